@@ -1,0 +1,1 @@
+"""The engine: builds an index folder and answers from it with a proof."""

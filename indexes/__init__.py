@@ -1,0 +1,1 @@
+"""Stores: forward vectors, candidate stores over them, documents."""

@@ -1,0 +1,20 @@
+"""What several test files need: where shared data lies, and that nothing reaches a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+SHARED = Path(os.environ.get("DUPMAE_SHARED", Path(__file__).parents[1].parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Return the folder with test collections, training text and golden numbers, or skip."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared data at {SHARED}; set DUPMAE_SHARED to the folder that holds beir/")
+    return SHARED
