@@ -1,0 +1,166 @@
+"""The network: a BERT body with its MLM head, and the three heads that make it a retriever.
+
+Shapes: B batch, L tokens, D hidden, P dense dimensions (d'), V vocabulary or a part of it.
+Left out: the enhanced decoder (`decoder.py`), which exists in pre-training only, and all that
+turns texts into ids or tensors into records (`encoder.py`).
+
+A document is dense(x) = W_cls·h and sparse(x) = act(μ), μ the maximum of the MLM logits over the
+tokens that are neither [CLS] nor [SEP] nor padding. A query is encoded alike; then each term is
+weighted by u ∈ R^V and the whole vector, its ℓ2 norm taken off, by a gain read off [CLS]. Both
+are on the query side of an inner product, so the score stays ⟨q, d⟩ and its proofs hold.
+
+Source: Liu et al., RetroMAE-2 (ACL 2023), equations 6 to 12; u is the inference-free query of
+OpenSearch (arXiv 2411.04403), here a factor beside the model's own weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import BertConfig, BertForMaskedLM
+
+from dupmae.errors import UsageError
+
+Activation = Literal["log1p_relu", "log1p2_relu", "none"]
+NEVER = -1e4
+"""A logit that no maximum picks and that stays finite in half precision."""
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """How the two vectors are formed; saved as `dupmae.json` beside the weights."""
+
+    dense_dim: int = 384
+    """d', dimensions of the dense vector."""
+    normalize: bool = True
+    """Divide the dense vector by its ℓ2 norm."""
+    activation: Activation = "log1p_relu"
+    """What makes term weights of the max-pooled logits."""
+    expansion: float = 1.0
+    """Factor on the weights of terms that the text does not contain; 0 turns expansion off."""
+    normalize_query_terms: bool = False
+    """Divide a query's sparse vector by its ℓ2 norm before the gain."""
+    k_document: int = 384
+    """Terms kept of a document."""
+    k_query: int = 64
+    """Terms kept of a query."""
+    max_document_length: int = 256
+    """Tokens read of a document, [CLS] and [SEP] included."""
+    max_query_length: int = 256
+    """Tokens read of a query, [CLS] and [SEP] included."""
+    dense_weight: float = 1.0
+    """w_d of the score."""
+    sparse_weight: float = 1.0
+    """w_s of the score."""
+
+    def __post_init__(self) -> None:
+        if self.activation not in get_args(Activation):
+            known = ", ".join(get_args(Activation))
+            raise UsageError(f"activation must be one of {known}, found {self.activation!r}")
+        for name in ("dense_dim", "k_document", "k_query"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("max_document_length", "max_query_length"):
+            if getattr(self, name) < 3:
+                raise UsageError(f"{name} must leave room for one token, found {self}")
+        if not 0 <= self.expansion <= 1:
+            raise UsageError(f"expansion must lie in [0, 1], found {self.expansion}")
+        if min(self.dense_weight, self.sparse_weight) < 0:
+            raise UsageError("dense_weight and sparse_weight must not be negative")
+
+
+def activate(logits: Tensor, activation: Activation) -> Tensor:
+    """Turn max-pooled logits into term weights (same shape)."""
+    if activation == "none":
+        return logits
+    weights = torch.log1p(functional.relu(logits))
+    return torch.log1p(weights) if activation == "log1p2_relu" else weights
+
+
+class DupMAE(nn.Module):
+    """A BERT-shaped encoder with DupMAE's two representations."""
+
+    def __init__(self, lm: BertForMaskedLM, heads: HeadSettings) -> None:
+        super().__init__()
+        config = lm.config
+        self.heads = heads
+        self.lm = lm
+        self.cls_projection = nn.Linear(config.hidden_size, heads.dense_dim, bias=False)
+        self.query_term_weight = nn.Parameter(torch.ones(config.vocab_size))
+        self.query_log_gain = nn.Linear(config.hidden_size, 1)
+        nn.init.normal_(self.cls_projection.weight, std=config.initializer_range)
+        if heads.dense_dim == config.hidden_size:
+            nn.init.eye_(self.cls_projection.weight)
+        nn.init.zeros_(self.query_log_gain.weight)
+        nn.init.zeros_(self.query_log_gain.bias)
+
+    @classmethod
+    def from_config(cls, config: BertConfig, heads: HeadSettings) -> DupMAE:
+        """Make a model with random weights."""
+        return cls(BertForMaskedLM(config), heads)
+
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        """The (V, D) embeddings, tied to the MLM head."""
+        embeddings = self.lm.get_input_embeddings()
+        assert isinstance(embeddings, nn.Embedding)
+        return embeddings
+
+    def hidden_states(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
+        """Return the last layer's states (B, L, D)."""
+        output = self.lm.bert(input_ids=input_ids_BL, attention_mask=attention_mask_BL)
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def dense(self, cls_BD: Tensor) -> Tensor:
+        """Project [CLS] states to dense vectors (B, P)."""
+        dense_BP: Tensor = self.cls_projection(cls_BD)
+        return functional.normalize(dense_BP, dim=-1) if self.heads.normalize else dense_BP
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Apply the MLM head up to, but without, its vocabulary projection (same shape)."""
+        transformed: Tensor = self.lm.cls.predictions.transform(hidden)
+        return transformed
+
+    def vocabulary_head(self, terms_V: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the projection's weight (V, D) and bias (V,), whole or of the given terms."""
+        decoder = self.lm.get_output_embeddings()
+        weight_VD, bias_V = decoder.weight, decoder.bias
+        if terms_V is None:
+            return weight_VD, bias_V
+        return weight_VD[terms_V], bias_V[terms_V]
+
+    def max_pool(
+        self, hidden_BLD: Tensor, voting_BL: Tensor, terms_V: Tensor | None = None
+    ) -> Tensor:
+        """Return μ (B, V): the maximum logit of each term over the voting tokens.
+
+        For training: it holds (B, L, V) logits; `encoder.py` has the one that does not.
+
+        Args:
+            hidden_BLD: last-layer states.
+            voting_BL: bool, the tokens that take part; a text without any gets `NEVER`.
+            terms_V: ids of the wanted columns, all if None.
+        """
+        weight_VD, bias_V = self.vocabulary_head(terms_V)
+        logits_BLV = self.transform(hidden_BLD) @ weight_VD.T
+        logits_BLV = logits_BLV.masked_fill(~voting_BL.unsqueeze(-1), NEVER)
+        return logits_BLV.amax(dim=1) + bias_V
+
+    def weigh_query(self, weights_BV: Tensor, cls_BD: Tensor, terms_V: Tensor | None) -> Tensor:
+        """Turn activated weights of queries into query weights (same shape).
+
+        With `normalize_query_terms` the norm is taken over the given columns, so these must
+        hold all terms of the queries.
+        """
+        term_weight_V = (
+            self.query_term_weight if terms_V is None else self.query_term_weight[terms_V]
+        )
+        weighted_BV = weights_BV * functional.relu(term_weight_V)
+        if self.heads.normalize_query_terms:
+            weighted_BV = functional.normalize(weighted_BV, dim=-1)
+        return weighted_BV * torch.exp(self.query_log_gain(cls_BD))
