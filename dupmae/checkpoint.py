@@ -1,0 +1,384 @@
+"""Model folders: saved in Hugging Face's layout, loaded from that and from what others publish.
+
+A saved folder opens with `BertForMaskedLM.from_pretrained`; what DupMAE adds lies beside it:
+
+    config.json  model.safetensors  tokenizer.json  tokenizer_config.json    Hugging Face's
+    dupmae.json         format version, name, `HeadSettings`
+    heads.safetensors   W_cls, query term weights, query gain
+    README.md           the model card
+
+Left out: the state of a training run (`trainer.py`), other makers' names (`weights.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
+
+from dupmae.card import Card, render_card
+from dupmae.errors import CheckpointError, UsageError
+from dupmae.model import DupMAE, HeadSettings
+from dupmae.seal import model_seal
+from dupmae.weights import read_encoder_weights, read_json, read_pooler, read_tensors
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+
+_HEADS = {
+    "cls_projection.weight": "W_cls",
+    "query_term_weight": "query term weights (all one)",
+    "query_log_gain.weight": "query gain (always one)",
+    "query_log_gain.bias": "query gain (always one)",
+}
+"""Tensors of heads.safetensors, and what is said when one is absent."""
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
+_HUB_FILES = ("*.json", "model.safetensors", "heads.safetensors", "pytorch_model.bin", "pooler.pt")
+_OUR_FILES = {
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "dupmae.json",
+    "heads.safetensors",
+    "README.md",
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a model folder gave."""
+
+    model: DupMAE
+    """In float32, on the CPU, in evaluation mode."""
+    tokenizer: PreTrainedTokenizerFast
+    name: str
+    missing: tuple[str, ...]
+    """What the checkpoint lacked and what stands in its place, in plain words."""
+
+
+def shipped_model() -> Path:
+    """Return the folder of `dupmae-mini` inside the installed package."""
+    folder = Path(str(resources.files("dupmae"))) / "models" / "dupmae-mini"
+    if not (folder / "dupmae.json").is_file():
+        raise CheckpointError(
+            f"this installation carries no model at {folder}; name a model folder"
+        )
+    return folder
+
+
+def load_model(source: Path | str, *, heads: HeadSettings | None = None) -> LoadedModel:
+    """Load a model folder, ours or another maker's, or a model of the Hugging Face hub.
+
+    Args:
+        source: a folder; or `organisation/name`, looked up in the local hub cache and, unless
+            HF_HUB_OFFLINE is set, on the hub.
+        heads: used instead of the folder's own settings.
+
+    Raises:
+        CheckpointError: there is no such folder, or it is damaged, incomplete or not BERT-shaped.
+    """
+    folder = _find(source)
+    config = _read_config(folder)
+    name, saved_heads = _read_settings(folder)
+    weights = read_encoder_weights(folder)
+    head_weights, lost = _read_heads(folder)
+    settings = heads or saved_heads or _default_heads(config, head_weights)
+    _check_lengths(settings, config, folder)
+    tokenizer = _load_tokenizer(folder, config)
+    # What the checkpoint lacks is drawn from a fixed seed: loaded twice, it is the same model.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DupMAE.from_config(config, settings)
+    missing = _missing_encoder(model, weights, folder) + _missing_heads(model, head_weights) + lost
+    _fill(model.lm, weights, folder)
+    _fill(model, head_weights, folder)
+    if missing:
+        logger.warning("%s lacks: %s", folder, "; ".join(missing))
+    hub_name = str(source) if folder != Path(source) else folder.resolve().name
+    return LoadedModel(model.eval(), tokenizer, name or hub_name, tuple(missing))
+
+
+def _find(source: Path | str) -> Path:
+    """Return the folder that `source` names, from the hub if it must be."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{folder} is a file; a model is a folder with config.json in it")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
+        raise CheckpointError(f"there is no model folder {folder}")
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=[*_HUB_FILES, *_TOKENIZER_FILES]))
+    except Exception as error:  # the hub client raises its transport's errors, whatever that is
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"there is no model folder {folder}, and the Hugging Face hub did not give it: {reason}"
+        ) from None
+
+
+def _read_config(folder: Path) -> BertConfig:
+    content = read_json(folder / "config.json")
+    kind = content.get("model_type", "bert")
+    if kind != "bert":
+        raise CheckpointError(f"{folder} holds a model of type {kind!r}; only 'bert' is supported")
+    positions = content.get("position_embedding_type", "absolute")
+    if positions != "absolute":
+        raise CheckpointError(
+            f"{folder} uses {positions!r} positions; only 'absolute' is supported"
+        )
+    # The folder's own path and precision are no part of the architecture.
+    for key in ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "model_type"):
+        content.pop(key, None)
+    try:
+        return BertConfig(**(content | {"tie_word_embeddings": True}))
+    except Exception as error:  # the kind depends on the version of transformers
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{folder / 'config.json'} is not BERT's: {reason}") from None
+
+
+def _read_settings(folder: Path) -> tuple[str, HeadSettings | None]:
+    """Return the model's name and head settings if the folder is one of ours."""
+    path = folder / "dupmae.json"
+    if not path.is_file():
+        return "", None
+    content = read_json(path)
+    version, saved = content.get("format"), content.get("heads")
+    if not isinstance(version, int) or not isinstance(saved, dict):
+        raise CheckpointError(f"{path} must hold 'format' and 'heads'")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format {version}, this version of dupmae reads up to {FORMAT_VERSION}; "
+            "upgrade dupmae"
+        )
+    unknown = saved.keys() - {field.name for field in fields(HeadSettings)}
+    if unknown:
+        raise CheckpointError(f"{path} holds unknown settings: {', '.join(sorted(unknown))}")
+    try:
+        return str(content.get("name", "")), HeadSettings(**saved)
+    except (UsageError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _read_heads(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
+    path = folder / "heads.safetensors"
+    if path.is_file():
+        return {name: tensor.float() for name, tensor in read_tensors(path).items()}, []
+    if (folder / "dupmae.json").is_file():
+        raise CheckpointError(f"{folder} has dupmae.json but no heads.safetensors; it is damaged")
+    return read_pooler(folder)
+
+
+def _default_heads(config: BertConfig, head_weights: Mapping[str, Tensor]) -> HeadSettings:
+    """Keep all of [CLS] where nothing says otherwise: an untrained cut would lose information."""
+    projection = head_weights.get("cls_projection.weight")
+    length = min(HeadSettings.max_document_length, config.max_position_embeddings)
+    return HeadSettings(
+        dense_dim=config.hidden_size if projection is None else len(projection),
+        max_document_length=length,
+        max_query_length=length,
+    )
+
+
+def _check_lengths(heads: HeadSettings, config: BertConfig, folder: Path) -> None:
+    longest = max(heads.max_document_length, heads.max_query_length)
+    if longest > config.max_position_embeddings:
+        raise CheckpointError(
+            f"{folder} has {config.max_position_embeddings} positions, "
+            f"but a text may have {longest} tokens; lower max_document_length and max_query_length"
+        )
+
+
+def _load_tokenizer(folder: Path, config: BertConfig) -> PreTrainedTokenizerFast:
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise CheckpointError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+    except Exception as error:  # from Rust and Python, of any kind
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {reason}") from None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise CheckpointError(f"the tokenizer in {folder} has no fast form (tokenizer.json)")
+    if len(tokenizer) > config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer in {folder} knows {len(tokenizer)} tokens, "
+            f"the model only {config.vocab_size}; they do not belong together"
+        )
+    for role in ("cls_token_id", "sep_token_id", "pad_token_id"):
+        if getattr(tokenizer, role) is None:
+            raise CheckpointError(f"the tokenizer in {folder} has no {role.removesuffix('_id')}")
+    return tokenizer
+
+
+def _missing_encoder(model: DupMAE, weights: Mapping[str, Tensor], folder: Path) -> list[str]:
+    """Say which parts of the MLM head are absent; an incomplete body is an error."""
+    absent = sorted(encoder_tensors(model).keys() - weights.keys())
+    body = [name for name in absent if name.startswith("bert.")]
+    if body:
+        raise CheckpointError(
+            f"{folder} lacks {len(body)} of the encoder's tensors, the first is {body[0]}; "
+            "is config.json the weights' own?"
+        )
+    missing = []
+    if any(name.startswith("cls.predictions.transform.") for name in absent):
+        missing.append("MLM head transform (random until fitted)")
+    if "cls.predictions.bias" in absent:
+        missing.append("MLM head bias (zero)")
+    return missing
+
+
+def _missing_heads(model: DupMAE, head_weights: Mapping[str, Tensor]) -> list[str]:
+    """Say which retrieval heads are absent and what stands for them."""
+    missing = [text for name, text in _HEADS.items() if name not in head_weights]
+    if missing and missing[0] == "W_cls":
+        square = model.heads.dense_dim == model.lm.config.hidden_size
+        missing[0] = "W_cls (identity)" if square else "W_cls (random until trained)"
+    return list(dict.fromkeys(missing))
+
+
+def _fill(module: torch.nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Copy the weights into the module; its body must have a place for each."""
+    parameters = dict(module.named_parameters())
+    for name, tensor in weights.items():
+        if name not in parameters:
+            if name.startswith("bert."):
+                raise CheckpointError(f"{folder}: config.json leaves no place for {name}")
+            logger.debug("%s: %s is not used", folder, name)
+            continue
+        if tensor.shape != parameters[name].shape:
+            raise CheckpointError(
+                f"{folder}: {name} should be {tuple(parameters[name].shape)}, "
+                f"found {tuple(tensor.shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{folder}: {name} holds values that are not finite")
+        parameters[name].data.copy_(tensor)
+
+
+def encoder_tensors(model: DupMAE) -> dict[str, Tensor]:
+    """Return the encoder and its MLM head under `BertForMaskedLM` names, the tied decoder once."""
+    return {name: tensor.detach() for name, tensor in model.lm.named_parameters()}
+
+
+def save_model(
+    model: DupMAE,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    *,
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    card: Card | None = None,
+) -> None:
+    """Write a model folder beside its place and rename it, so that it is never half written.
+
+    Args:
+        model: on any device; left as it is.
+        tokenizer: its own truncation and padding are switched off.
+        folder: made, with its parents; a model folder already there is replaced.
+        name: what users call the model.
+        dtype: float32, or float16 for half the size (it is loaded in float32 again).
+        card: what the README says besides usage and settings.
+
+    Raises:
+        CheckpointError: `folder` holds something else than a model that this function wrote.
+    """
+    if dtype not in (torch.float32, torch.float16):
+        raise UsageError(f"models are saved in float32 or float16, not {dtype}")
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write_files(model, tokenizer, beside, name=name, dtype=dtype)
+        parameters = sum(tensor.numel() for tensor in model.parameters())
+        seal = model_seal(model, tokenizer, dtype=dtype)
+        text = render_card(
+            card or Card(), name=name, heads=model.heads, parameters=parameters, seal=seal
+        )
+        (beside / "README.md").write_text(text, encoding="utf-8")
+        _put_in_place(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; a model is saved as a folder")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _OUR_FILES)
+    if others:
+        raise CheckpointError(
+            f"{folder} holds {others[0]}, which is no part of a model; save to another folder"
+        )
+
+
+def _write_files(
+    model: DupMAE,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    *,
+    name: str,
+    dtype: torch.dtype,
+) -> None:
+    def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value.cpu().to(dtype).contiguous() for key, value in tensors.items()}
+
+    head_tensors = {key: model.get_parameter(key).detach() for key in _HEADS}
+    save_file(stored(encoder_tensors(model)), folder / "model.safetensors", {"format": "pt"})
+    save_file(stored(head_tensors), folder / "heads.safetensors", {"format": "pt"})
+    config: dict[str, Any] = model.lm.config.to_dict()
+    config.pop("_name_or_path", None)
+    # The type to run in, not the type on disk: half precision is slow or absent on most CPUs.
+    config |= {"architectures": ["BertForMaskedLM"], "dtype": "float32"}
+    _write_json(config, folder / "config.json")
+    settings = {"format": FORMAT_VERSION, "name": name, "heads": asdict(model.heads)}
+    _write_json(settings, folder / "dupmae.json")
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(folder, legacy_format=False)
+
+
+def _write_json(content: Mapping[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _put_in_place(beside: Path, folder: Path) -> None:
+    """Flush every file of `beside` to disk, then let the folder take `folder`'s name."""
+    for path in [*beside.iterdir(), beside]:
+        _sync(path)
+    beside.chmod(0o755)  # mkdtemp makes it private
+    if folder.exists():
+        # A folder cannot be renamed onto one with content, so the old one steps aside first.
+        old = beside.with_name(f"{beside.name}-old")
+        folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old)
+    else:
+        beside.rename(folder)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
