@@ -1,0 +1,131 @@
+"""Runs: what a system answered, and the TREC file that other tools read it from.
+
+A line of the file is `query-id Q0 doc-id rank score tag`. trec_eval ignores the rank: it sorts by
+score and, at equal scores, by document id from Z to A; and it holds scores in single precision,
+so that scores which differ in the ninth digit are equal to it. `falling_scores` therefore moves a
+score down, by as few single-precision steps as it takes, where two neighbours would be taken for
+equal. All other scores are written as they are, with every digit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dupmae.errors import DataError
+from dupmae.eval.files import replacing, text_lines
+from dupmae.types import Float64, Int64
+
+Run = dict[str, list[tuple[str, float]]]
+"""Query id → (document id, score), best first."""
+
+_SUBNORMALS = 0x007FFFFF  # float32 bit patterns between 0 and the smallest normal number
+
+
+def falling_scores(scores: Sequence[float]) -> list[float]:
+    """Return scores in the same order that fall strictly even in single precision.
+
+    Args:
+        scores: finite, at most half of float32's range (so that there is room below), never rising.
+
+    Raises:
+        ValueError: if they rise somewhere or are not finite.
+    """
+    exact: Float64 = np.asarray(scores, dtype=np.float64)
+    if not np.all(np.abs(exact) <= np.finfo(np.float32).max / 2):
+        raise ValueError("scores must be finite and within half the range of float32")
+    if np.any(np.diff(exact) > 0):
+        raise ValueError("scores must not rise: a ranking is listed best first")
+    steps = _float32_steps(exact)
+    # Each score keeps its step or goes one below its predecessor's, whichever is lower:
+    # f[i] = min(s[i], f[i-1] - 1), hence f[i] + i is the running minimum of s[i] + i.
+    places = np.arange(len(steps))
+    falling = np.minimum.accumulate(steps + places) - places
+    values: list[float] = np.where(falling == steps, exact, _step_values(falling)).tolist()
+    return values
+
+
+def _float32_steps(values: Float64) -> Int64:
+    """Number the normal float32 numbers around 0 in their order, and return each value's number.
+
+    Subnormal values count as 0, since processors may be set to treat them so.
+    """
+    bits = np.abs(values).astype(np.float32).view(np.int32).astype(np.int64)
+    steps: Int64 = np.sign(values).astype(np.int64) * np.maximum(bits - _SUBNORMALS, 0)
+    return steps
+
+
+def _step_values(steps: Int64) -> Float64:
+    """Return the float32 numbers with these numbers; the inverse of `_float32_steps`."""
+    bits = np.where(steps == 0, 0, np.abs(steps) + _SUBNORMALS).astype(np.int32)
+    values: Float64 = np.sign(steps) * bits.view(np.float32).astype(np.float64)
+    return values
+
+
+def run_lines(run: Run, tag: str = "dupmae") -> Iterator[str]:
+    """Yield the lines of a TREC run file, each with its line end.
+
+    Raises:
+        DataError: if an id or the tag holds white space, which separates fields in that format.
+    """
+    _check_field("run tag", tag)
+    for query_id, ranking in run.items():
+        _check_field("query id", query_id)
+        scores = falling_scores([score for _, score in ranking])
+        for rank, ((doc_id, _), score) in enumerate(zip(ranking, scores, strict=True), start=1):
+            _check_field("document id", doc_id)
+            yield f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n"
+
+
+def _check_field(what: str, value: str) -> None:
+    if value.split() != [value]:
+        raise DataError(
+            f"{what} {value!r} cannot stand in a TREC run: it is empty or holds white space"
+        )
+
+
+def write_run(run: Run, path: Path, tag: str = "dupmae") -> None:
+    """Write a TREC run file."""
+    with replacing(path) as stream:
+        stream.writelines(run_lines(run, tag))
+
+
+def read_run(path: Path) -> Run:
+    """Read a TREC run file in the order that trec_eval gives it; plain or gzip.
+
+    Raises:
+        DataError: if a line has not six fields or no finite score, or a document repeats.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    for number, line in text_lines(path):
+        where = f"{path}, line {number}"
+        query_id, doc_id, score = _run_line(line, where)
+        ranking = scores.setdefault(query_id, {})
+        if doc_id in ranking:
+            raise DataError(f"{where}: document {doc_id!r} repeats for query {query_id!r}")
+        ranking[doc_id] = score
+    return {
+        query_id: sorted(
+            ranking.items(), key=lambda hit: (np.float32(hit[1]), hit[0]), reverse=True
+        )
+        for query_id, ranking in scores.items()
+    }
+
+
+def _run_line(line: str, where: str) -> tuple[str, str, float]:
+    fields = line.split()
+    if len(fields) != 6:
+        raise DataError(
+            f"{where}: expected the six fields 'query-id Q0 doc-id rank score tag', "
+            f"found {len(fields)}: {line[:80]}"
+        )
+    try:
+        score = float(fields[4])
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise DataError(f"{where}: the score must be a finite number, found {fields[4]!r}")
+    return fields[0], fields[2], score
