@@ -15,7 +15,9 @@ class DenseIndex(Protocol):
     """Best documents by ⟨q, d⟩ over dense vectors."""
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -1,0 +1,214 @@
+"""The documents themselves in one SQLite file: ordinal, id, title, text and metadata."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any
+from urllib.request import pathname2url
+
+from dupmae.errors import DataError, IndexMissingError
+from dupmae.indexes.npy import publish
+from dupmae.types import Document, Int64
+
+_APPLICATION_ID = 0x44754D41  # "DuMA": tells this file from any other SQLite database
+_SCHEMA = f"""
+    PRAGMA application_id = {_APPLICATION_ID};
+    CREATE TABLE documents (
+        ordinal INTEGER PRIMARY KEY,
+        doc_id TEXT NOT NULL UNIQUE,
+        title TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        text TEXT NOT NULL
+    )
+"""
+# A row's leading columns are read without its text, which may fill many pages.
+_INSERT = "INSERT INTO documents VALUES (?, ?, ?, ?, ?)"
+
+
+class DocumentWriter:
+    """Writes documents in one transaction; the file appears under its name when closed.
+
+    After an error the writer is of no more use but to be discarded, which the context manager
+    does: it closes at the end and leaves no file if an error passes through.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = path.with_name(path.name + ".partial")
+        self._partial.unlink(missing_ok=True)
+        self._count = 0
+        self._connection = sqlite3.connect(self._partial, isolation_level=None)
+        # Until it is published the file is worth nothing, so nothing guards it meanwhile.
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute("PRAGMA cache_size = -65536")  # KiB: ids are not in order
+        self._connection.executescript(_SCHEMA)
+        self._connection.execute("BEGIN")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, documents: Iterable[Document]) -> None:
+        """Append documents; they get the next ordinals.
+
+        Raises:
+            DataError: if an id repeats, or a document holds what no file can.
+            OSError: if the disk is full or fails.
+        """
+        for document in documents:
+            try:
+                self._connection.execute(_INSERT, (self._count, *_columns(document)))
+            except sqlite3.IntegrityError:
+                raise DataError(
+                    f"the id {document.doc_id!r} repeats: document {self._count + 1} has it, and "
+                    "one before; every document needs an id of its own"
+                ) from None
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"document {document.doc_id!r} holds half of a surrogate pair "
+                    f"({error.object[error.start]!r}), which is no character; remove it"
+                ) from None
+            except sqlite3.Error as error:
+                raise OSError(f"cannot write {self._partial}: {error}") from error
+            self._count += 1
+
+    def close(self) -> None:
+        """Finish the file, safe on the disk.
+
+        Raises:
+            OSError: if the disk is full or fails.
+        """
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise OSError(f"cannot write {self._partial}: {error}") from error
+        self._connection.close()
+        publish(self._partial, self._path)
+
+    def discard(self) -> None:
+        """Give up: leave no file."""
+        self._connection.close()
+        self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> DocumentWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+class DocumentStore:
+    """Documents by ordinal and by id, read-only; any number of threads may read."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, count: int) -> None:
+        self._path = path
+        self._connection = connection
+        self._count = count
+        self._lock = Lock()  # one connection for all threads: look-ups are short
+
+    @classmethod
+    def open(cls, path: Path) -> DocumentStore:
+        """Open a finished file; it may lie in a folder where nothing can be written.
+
+        Raises:
+            IndexMissingError: if the file is missing, damaged, or something else.
+        """
+        if not path.is_file():
+            raise IndexMissingError(f"{path} is missing; build the index again")
+        # `immutable`: SQLite then neither locks nor looks for a journal beside the file.
+        uri = f"file:{pathname2url(str(path.resolve()))}?mode=ro&immutable=1"
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA mmap_size = 1099511627776")  # else each page is read anew
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            if application != _APPLICATION_ID:
+                raise IndexMissingError(f"{path} holds no documents; build the index again")
+            (last,) = connection.execute("SELECT max(ordinal) FROM documents").fetchone()
+        except sqlite3.Error as error:
+            connection.close()
+            raise _damaged(path, error) from error
+        except IndexMissingError:
+            connection.close()
+            raise
+        return cls(path, connection, 0 if last is None else last + 1)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def get(self, ordinals: Sequence[int] | Int64) -> list[Document]:
+        """Return documents in the order asked for; ordinals may repeat.
+
+        Raises:
+            IndexError: if there is no such ordinal.
+        """
+        rows = self._rows("doc_id, text, title, metadata", ordinals)
+        return [
+            Document(doc_id, text, title, json.loads(metadata))
+            for doc_id, text, title, metadata in rows
+        ]
+
+    def ids(self, ordinals: Sequence[int] | Int64) -> list[str]:
+        """Return document ids in the order asked for; ordinals may repeat.
+
+        Raises:
+            IndexError: if there is no such ordinal.
+        """
+        return [doc_id for (doc_id,) in self._rows("doc_id", ordinals)]
+
+    def ordinal(self, doc_id: str) -> int:
+        """Return the ordinal of a document.
+
+        Raises:
+            DataError: if no document has that id.
+        """
+        rows = self._select("SELECT ordinal FROM documents WHERE doc_id = ?", doc_id)
+        if not rows:
+            raise DataError(f"no document has the id {doc_id!r} in {self._path}")
+        return int(rows[0][0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _rows(self, columns: str, ordinals: Sequence[int] | Int64) -> list[tuple[Any, ...]]:
+        # One statement for all: ten times as fast as one each, and SQLite limits `IN (?, …)`.
+        rows = self._select(
+            f"SELECT {columns} FROM json_each(?) AS asked "
+            "LEFT JOIN documents ON ordinal = asked.value ORDER BY asked.key",
+            json.dumps([int(ordinal) for ordinal in ordinals]),
+        )
+        for ordinal, row in zip(ordinals, rows, strict=True):
+            if row[0] is None:
+                raise IndexError(f"no document has the ordinal {ordinal} in {self._path}")
+        return rows
+
+    def _select(self, statement: str, argument: str) -> list[tuple[Any, ...]]:
+        try:
+            with self._lock:
+                return self._connection.execute(statement, (argument,)).fetchall()
+        except UnicodeEncodeError:  # half of a surrogate pair, which no stored id holds
+            return []
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self._path, error) from error
+
+
+def _columns(document: Document) -> tuple[str, str, str, str]:
+    metadata = json.dumps(dict(document.metadata), ensure_ascii=False)
+    return document.doc_id, document.title, metadata, document.text
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> IndexMissingError:
+    return IndexMissingError(f"{path} is damaged ({error}); build the index again")

@@ -1,0 +1,159 @@
+"""The forward store: every vector by ordinal, the authority on what a document scores.
+
+Four plain .npy files in one folder, all of which NumPy and SciPy read as they are:
+`dense.npy` (N, dim) float32, and the sparse vectors in compressed rows, `indptr.npy` (N + 1,)
+int64, `terms.npy` int32, `weights.npy` float32. Scores are those of `scores.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from dupmae.errors import IndexMissingError
+from dupmae.indexes.npy import NpyWriter, open_npy
+from dupmae.indexes.scores import dense_scores, sparse_scores
+from dupmae.types import Encoded, Float32, Float64, Int32, Int64, SparseVectors
+
+
+class ForwardWriter:
+    """Writes encoded documents block by block; memory is bounded by one block.
+
+    The store is readable once `close` has returned. As a context manager it closes at the end
+    and leaves no file if an error passes through.
+    """
+
+    def __init__(self, folder: Path, dim: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._dim = dim
+        self._documents = 0
+        self._nonzeros = 0
+        self._dense = NpyWriter(folder / "dense.npy", np.float32, (dim,))
+        self._indptr = NpyWriter(folder / "indptr.npy", np.int64)
+        self._terms = NpyWriter(folder / "terms.npy", np.int32)
+        self._weights = NpyWriter(folder / "weights.npy", np.float32)
+        self._indptr.append(np.zeros(1, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return self._documents
+
+    def add(self, encoded: Encoded) -> None:
+        """Append documents; they get the next ordinals.
+
+        Raises:
+            ValueError: if vectors are not finite, not of this store's dimension, or a sparse
+                vector breaks the rules of `SparseVectors`.
+        """
+        if encoded.dense.shape[1] != self._dim:
+            raise ValueError(f"expected {self._dim} dimensions, found {encoded.dense.shape[1]}")
+        if not np.isfinite(encoded.dense).all():
+            raise ValueError("dense vectors must be finite")
+        sparse = encoded.sparse.check()
+        self._dense.append(encoded.dense)
+        self._indptr.append(sparse.indptr[1:] + self._nonzeros)
+        self._terms.append(sparse.terms)
+        self._weights.append(sparse.weights)
+        self._documents += len(encoded)
+        self._nonzeros += len(sparse.terms)
+
+    def close(self) -> None:
+        """Finish all four files, safe on the disk."""
+        for writer in self._writers():
+            writer.close()
+
+    def __enter__(self) -> ForwardWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            for writer in self._writers():
+                writer.discard()
+
+    def _writers(self) -> tuple[NpyWriter, ...]:
+        return self._dense, self._indptr, self._terms, self._weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardStore:
+    """All vectors of N documents, memory-mapped: `dense` (N, dim) float32 and `sparse`."""
+
+    dense: Float32
+    sparse: SparseVectors
+
+    @classmethod
+    def open(cls, folder: Path) -> ForwardStore:
+        """Map the files of a folder; reads `indptr` only.
+
+        Raises:
+            IndexMissingError: if a file is missing or damaged, or two do not fit together; the
+                message names the file.
+        """
+        dense = open_npy(folder / "dense.npy", np.float32, ndim=2)
+        indptr = open_npy(folder / "indptr.npy", np.int64, ndim=1)
+        terms = open_npy(folder / "terms.npy", np.int32, ndim=1)
+        weights = open_npy(folder / "weights.npy", np.float32, ndim=1)
+        if len(indptr) != len(dense) + 1:
+            raise IndexMissingError(
+                f"{folder / 'indptr.npy'}: expected {len(dense) + 1} entries as dense.npy has "
+                f"{len(dense)} rows, found {len(indptr)}; build the index again"
+            )
+        if len(terms) != len(weights):
+            raise IndexMissingError(
+                f"{folder / 'weights.npy'}: expected {len(terms)} entries as in terms.npy, "
+                f"found {len(weights)}; build the index again"
+            )
+        try:
+            return cls(dense, SparseVectors(indptr, terms, weights))
+        except ValueError as error:
+            raise IndexMissingError(
+                f"{folder / 'indptr.npy'} does not fit terms.npy ({error}); build the index again"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self.dense)
+
+    @property
+    def dim(self) -> int:
+        """Length of a dense vector."""
+        return int(self.dense.shape[1])
+
+    def score(
+        self, dense_query: Float32, query_terms: Int32, query_weights: Float32, ordinals: Int64
+    ) -> tuple[Float64, Float64]:
+        """Return the exact dense and sparse scores of documents, two (m,) float64 arrays.
+
+        A document's scores are the same to the last bit whichever others are asked for with it.
+
+        Args:
+            dense_query: (dim,) float32.
+            query_terms: (nnz,) int32, strictly increasing; may be empty.
+            query_weights: (nnz,) float32.
+            ordinals: (m,) int64, any order; only these rows are read.
+        """
+        return (
+            dense_scores(self.dense, dense_query, ordinals),
+            sparse_scores(self.sparse, query_terms, query_weights, ordinals),
+        )
+
+    def term_contributions(
+        self, query_terms: Int32, query_weights: Float32, ordinal: int
+    ) -> tuple[Int32, Float32, Float32]:
+        """Return the terms that query and document share, with both weights, by rising term.
+
+        The sparse score is the sum of the products of the two weights.
+        """
+        terms, weights = self.sparse.row(ordinal)
+        shared, in_query, in_document = np.intersect1d(
+            query_terms, terms, assume_unique=True, return_indices=True
+        )
+        return shared, query_weights[in_query], weights[in_document]
