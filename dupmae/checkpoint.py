@@ -7,7 +7,8 @@ A saved folder opens with `BertForMaskedLM.from_pretrained`; what DupMAE adds li
     heads.safetensors   W_cls, query term weights, query gain
     README.md           the model card
 
-Left out: the state of a training run (`trainer.py`), other makers' names (`weights.py`).
+Left out: the state of a training run (`trainer.py`), the small files (`folder.py`) and
+other makers' names (`weights.py`).
 """
 
 from __future__ import annotations
@@ -15,30 +16,33 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, PreTrainedTokenizerFast
 
 from dupmae.card import Card, render_card
 from dupmae.errors import CheckpointError, UsageError
+from dupmae.folder import (
+    FORMAT_VERSION,
+    find_folder,
+    read_config,
+    read_settings,
+    read_tokenizer,
+)
 from dupmae.model import DupMAE, HeadSettings
 from dupmae.seal import model_seal
-from dupmae.weights import read_encoder_weights, read_json, read_pooler, read_tensors
+from dupmae.weights import first_line, read_encoder_weights, read_json, read_pooler, read_tensors
 
 logger = logging.getLogger(__name__)
-
-FORMAT_VERSION = 1
 
 _HEADS = {
     "cls_projection.weight": "W_cls",
@@ -47,8 +51,6 @@ _HEADS = {
     "query_log_gain.bias": "query gain (always one)",
 }
 """Tensors of heads.safetensors, and what is said when one is absent."""
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
-_HUB_FILES = ("*.json", "model.safetensors", "heads.safetensors", "pytorch_model.bin", "pooler.pt")
 _OUR_FILES = {
     "config.json",
     "model.safetensors",
@@ -94,18 +96,15 @@ def load_model(source: Path | str, *, heads: HeadSettings | None = None) -> Load
     Raises:
         CheckpointError: there is no such folder, or it is damaged, incomplete or not BERT-shaped.
     """
-    folder = _find(source)
-    config = _read_config(folder)
-    name, saved_heads = _read_settings(folder)
+    folder = find_folder(source)
+    config = read_config(folder)
+    name, saved_heads = read_settings(folder)
     weights = read_encoder_weights(folder)
     head_weights, lost = _read_heads(folder)
     settings = heads or saved_heads or _default_heads(config, head_weights)
     _check_lengths(settings, config, folder)
-    tokenizer = _load_tokenizer(folder, config)
-    # What the checkpoint lacks is drawn from a fixed seed: loaded twice, it is the same model.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = DupMAE.from_config(config, settings)
+    tokenizer = read_tokenizer(folder, config)
+    model = _make(config, settings, folder)
     missing = _missing_encoder(model, weights, folder) + _missing_heads(model, head_weights) + lost
     _fill(model.lm, weights, folder)
     _fill(model, head_weights, folder)
@@ -113,67 +112,6 @@ def load_model(source: Path | str, *, heads: HeadSettings | None = None) -> Load
         logger.warning("%s lacks: %s", folder, "; ".join(missing))
     hub_name = str(source) if folder != Path(source) else folder.resolve().name
     return LoadedModel(model.eval(), tokenizer, name or hub_name, tuple(missing))
-
-
-def _find(source: Path | str) -> Path:
-    """Return the folder that `source` names, from the hub if it must be."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise CheckpointError(f"{folder} is a file; a model is a folder with config.json in it")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
-        raise CheckpointError(f"there is no model folder {folder}")
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=[*_HUB_FILES, *_TOKENIZER_FILES]))
-    except Exception as error:  # the hub client raises its transport's errors, whatever that is
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"there is no model folder {folder}, and the Hugging Face hub did not give it: {reason}"
-        ) from None
-
-
-def _read_config(folder: Path) -> BertConfig:
-    content = read_json(folder / "config.json")
-    kind = content.get("model_type", "bert")
-    if kind != "bert":
-        raise CheckpointError(f"{folder} holds a model of type {kind!r}; only 'bert' is supported")
-    positions = content.get("position_embedding_type", "absolute")
-    if positions != "absolute":
-        raise CheckpointError(
-            f"{folder} uses {positions!r} positions; only 'absolute' is supported"
-        )
-    # The folder's own path and precision are no part of the architecture.
-    for key in ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "model_type"):
-        content.pop(key, None)
-    try:
-        return BertConfig(**(content | {"tie_word_embeddings": True}))
-    except Exception as error:  # the kind depends on the version of transformers
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{folder / 'config.json'} is not BERT's: {reason}") from None
-
-
-def _read_settings(folder: Path) -> tuple[str, HeadSettings | None]:
-    """Return the model's name and head settings if the folder is one of ours."""
-    path = folder / "dupmae.json"
-    if not path.is_file():
-        return "", None
-    content = read_json(path)
-    version, saved = content.get("format"), content.get("heads")
-    if not isinstance(version, int) or not isinstance(saved, dict):
-        raise CheckpointError(f"{path} must hold 'format' and 'heads'")
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format {version}, this version of dupmae reads up to {FORMAT_VERSION}; "
-            "upgrade dupmae"
-        )
-    unknown = saved.keys() - {field.name for field in fields(HeadSettings)}
-    if unknown:
-        raise CheckpointError(f"{path} holds unknown settings: {', '.join(sorted(unknown))}")
-    try:
-        return str(content.get("name", "")), HeadSettings(**saved)
-    except (UsageError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _read_heads(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -205,25 +143,19 @@ def _check_lengths(heads: HeadSettings, config: BertConfig, folder: Path) -> Non
         )
 
 
-def _load_tokenizer(folder: Path, config: BertConfig) -> PreTrainedTokenizerFast:
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise CheckpointError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
-    except Exception as error:  # from Rust and Python, of any kind
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {reason}") from None
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise CheckpointError(f"the tokenizer in {folder} has no fast form (tokenizer.json)")
-    if len(tokenizer) > config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer in {folder} knows {len(tokenizer)} tokens, "
-            f"the model only {config.vocab_size}; they do not belong together"
-        )
-    for role in ("cls_token_id", "sep_token_id", "pad_token_id"):
-        if getattr(tokenizer, role) is None:
-            raise CheckpointError(f"the tokenizer in {folder} has no {role.removesuffix('_id')}")
-    return tokenizer
+def _make(config: BertConfig, heads: HeadSettings, folder: Path) -> DupMAE:
+    """Make a model whose weights, until they are filled in, come from a fixed seed.
+
+    So a checkpoint that lacks some gives the same model, and seal, whenever it is loaded.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            return DupMAE.from_config(config, heads)
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{folder / 'config.json'} describes no BERT: {first_line(error)}"
+            ) from None
 
 
 def _missing_encoder(model: DupMAE, weights: Mapping[str, Tensor], folder: Path) -> list[str]:
@@ -352,6 +284,10 @@ def _write_files(
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder, legacy_format=False)
+    tokenizer_config = read_json(folder / "tokenizer_config.json")
+    for key in ("is_local", "local_files_only", "name_or_path"):  # where it was loaded from
+        tokenizer_config.pop(key, None)
+    _write_json(tokenizer_config, folder / "tokenizer_config.json")
 
 
 def _write_json(content: Mapping[str, Any], path: Path) -> None:

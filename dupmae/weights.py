@@ -34,6 +34,12 @@ DECODER_WEIGHT = "cls.predictions.decoder.weight"
 HEAD_BIAS = "cls.predictions.bias"
 
 
+def first_line(error: Exception) -> str:
+    """Return the part of another library's message that fits in ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or raise CheckpointError in one line."""
     try:
@@ -59,8 +65,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             "convert it to model.safetensors"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read: {reason}") from None
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from None
     if not isinstance(tensors, dict) or not all(torch.is_tensor(v) for v in tensors.values()):
         raise CheckpointError(f"{path} must map names to tensors")
     return tensors

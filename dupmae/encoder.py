@@ -1,0 +1,262 @@
+"""Texts → dense and sparse vectors, both from one forward pass of a model folder.
+
+A text's vectors do not depend on the texts beside it, on their order or on padding, up to the
+rounding of float32 sums: 1e-5 on dense values and term weights is tested. (A term whose weight
+lies within that of the last one kept may be kept in one batch and cut in another.)
+
+Every token that is not special votes in the max-pool, as in training. A text without one (empty,
+or nothing but unknown words) has a dense vector and no terms. No tensor leaves this module.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from dupmae.card import Card
+from dupmae.checkpoint import load_model, save_model, shipped_model
+from dupmae.config import load_config
+from dupmae.errors import UsageError
+from dupmae.model import DupMAE, HeadSettings, activate
+from dupmae.pooling import pool_own_terms, pool_vocabulary, top_terms
+from dupmae.seal import model_seal
+from dupmae.tokens import Tokens
+from dupmae.types import Encoded, Float32, Int32, SparseVectors
+
+CPU_BATCH_TOKENS = 1024
+"""Padding included; larger batches leave the caches and gain a CPU nothing."""
+DEVICE_BATCH_TOKENS = 32768
+"""The same on an accelerator."""
+CHARACTERS_A_TOKEN = 64
+"""A text is read up to this many characters for each token that it may have.
+
+English has about five. Without a limit a text of 10 MB would be tokenised whole to use a page.
+"""
+_Row = tuple[Int32, Float32]
+
+
+class Encoder:
+    """A model with its tokenizer, ready to encode; see the module for what it promises."""
+
+    def __init__(
+        self,
+        model: DupMAE,
+        tokenizer: PreTrainedTokenizerFast,
+        name: str,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        _check_servable(model)
+        self.name = name
+        self._device = _device(device)
+        self._model = model.eval().to(self._device)
+        self._tokenizer = tokenizer
+        self._tokens = Tokens(tokenizer, self._device)
+        self._is_term_V = self._tokens.ordinary(
+            torch.arange(self._tokens.vocabulary_size, device=self._device)
+        )
+        # A fast tokenizer fails with "Already borrowed" when two threads set its truncation.
+        self._tokenizing = threading.Lock()
+        self._seal = ""
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str | None = None,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> Encoder:
+        """Load a model folder.
+
+        Args:
+            folder: a folder or a name on the Hugging Face hub; the shipped `dupmae-mini` if None.
+            device: torch's name of a device.
+            threads: CPU threads of this whole process; torch's own choice if None.
+            settings: fields of `HeadSettings` to use instead of the folder's, such as
+                `{"k_document": 128}`.
+
+        Raises:
+            CheckpointError: the folder is missing or damaged.
+            UsageError: a setting, the device or the number of threads is out of range.
+        """
+        if threads is not None:
+            if threads < 1:
+                raise UsageError(f"threads must be at least 1, found {threads}")
+            torch.set_num_threads(threads)
+        loaded = load_model(shipped_model() if folder is None else folder)
+        if settings:
+            heads = loaded.model.heads
+            loaded.model.heads = load_config(None, HeadSettings, asdict(heads) | dict(settings))
+        return cls(loaded.model, loaded.tokenizer, loaded.name, device=device)
+
+    @property
+    def heads(self) -> HeadSettings:
+        """How the two vectors are formed and weighed."""
+        return self._model.heads
+
+    @property
+    def dense_dim(self) -> int:
+        """Dimensions of a dense vector."""
+        return self.heads.dense_dim
+
+    @property
+    def vocabulary_size(self) -> int:
+        """One more than the largest term id."""
+        return self._tokens.vocabulary_size
+
+    @property
+    def seal(self) -> str:
+        """Hex digest of all that decides the vectors, computed when first asked for."""
+        if not self._seal:
+            self._seal = model_seal(self._model, self._tokenizer)
+        return self._seal
+
+    def term_texts(self, terms: Sequence[int]) -> list[str]:
+        """Return the vocabulary's entries for the given term ids."""
+        return [str(text) for text in self._tokenizer.convert_ids_to_tokens(list(map(int, terms)))]
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        """Encode texts as queries, in their order."""
+        return self._encode(texts, self.heads.max_query_length, as_query=True)
+
+    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+        """Encode texts as documents, in their order."""
+        return self._encode(texts, self.heads.max_document_length, as_query=False)
+
+    def save(
+        self, folder: Path | str, *, half_precision: bool = False, card: Card | None = None
+    ) -> None:
+        """Write a model folder that `load` reads.
+
+        Args:
+            folder: made, with its parents; a model folder already there is replaced.
+            half_precision: store 16-bit floats; the rounded model has another seal.
+            card: what the README says besides usage and settings.
+        """
+        dtype = torch.float16 if half_precision else torch.float32
+        save_model(
+            self._model, self._tokenizer, Path(folder), name=self.name, dtype=dtype, card=card
+        )
+
+    @torch.inference_mode()
+    def _encode(self, texts: Sequence[str], max_length: int, *, as_query: bool) -> Encoded:
+        dense = np.zeros((len(texts), self.dense_dim), dtype=np.float32)
+        rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(texts)
+        ids = self._token_ids(texts, max_length)
+        budget = CPU_BATCH_TOKENS if self._device.type == "cpu" else DEVICE_BATCH_TOKENS
+        for batch in _batches([len(text_ids) for text_ids in ids], budget):
+            input_ids_BL, mask_BL = self._tokens.batch([ids[i] for i in batch])
+            hidden_BLD = self._model.hidden_states(input_ids_BL, mask_BL)
+            dense[batch] = self._model.dense(hidden_BLD[:, 0]).cpu().numpy()
+            for place, row in self._sparse(input_ids_BL, hidden_BLD, as_query=as_query):
+                rows[batch[place]] = row
+        return Encoded(dense, SparseVectors.from_rows(rows))
+
+    def _token_ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        longest = max_length * CHARACTERS_A_TOKEN
+        with self._tokenizing:
+            return self._tokens.ids([_readable(text[:longest]) for text in texts], max_length)
+
+    def _sparse(
+        self, input_ids_BL: Tensor, hidden_BLD: Tensor, *, as_query: bool
+    ) -> Iterator[tuple[int, _Row]]:
+        """Yield the sparse vector of each text of a batch that has any tokens that vote."""
+        voting_BL = self._tokens.ordinary(input_ids_BL)
+        states_TD = self._model.transform(hidden_BLD[voting_BL])
+        lengths = voting_BL.sum(dim=1).tolist()
+        places = [place for place, length in enumerate(lengths) if length]
+        own = [input_ids_BL[place][voting_BL[place]].unique() for place in places]
+        pooled = self._pool(states_TD, [lengths[place] for place in places], own)
+        for place, own_N, (terms, logits) in zip(places, own, pooled, strict=True):
+            weights = self._weights(terms, logits, own_N)
+            if as_query:
+                cls_BD = hidden_BLD[place : place + 1, 0]
+                weights = self._model.weigh_query(weights.unsqueeze(0), cls_BD, terms)[0]
+            k = self.heads.k_query if as_query else self.heads.k_document
+            yield place, top_terms(terms.int().cpu().numpy(), weights.cpu().numpy(), k)
+
+    def _pool(
+        self, states_TD: Tensor, lengths: Sequence[int], own: Sequence[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each text's terms, strictly increasing, with their max-pooled logits."""
+        head_VD, bias_V = self._model.vocabulary_head()
+        if not lengths:
+            return
+        if self.heads.expansion == 0:
+            for states_LD, own_N in zip(states_TD.split(list(lengths)), own, strict=True):
+                yield own_N, pool_own_terms(states_LD, own_N, head_VD, bias_V)
+            return
+        size = self.vocabulary_size  # some models pad their vocabulary with rows without a text
+        for logits_V in pool_vocabulary(states_TD, lengths, head_VD[:size], bias_V[:size]):
+            # Every activation makes 0 of the rest: most of the vocabulary ends here.
+            terms_N = torch.nonzero((logits_V > 0) & self._is_term_V).squeeze(1)
+            yield terms_N, logits_V[terms_N]
+
+    def _weights(self, terms_N: Tensor, logits_N: Tensor, own_N: Tensor) -> Tensor:
+        """Activate pooled logits and weigh down what the text does not contain."""
+        weights_N = activate(logits_N, self.heads.activation)
+        if self.heads.expansion in (0, 1):
+            return weights_N
+        foreign_N = ~torch.isin(terms_N, own_N)
+        return torch.where(foreign_N, weights_N * self.heads.expansion, weights_N)
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Yield positions, shortest texts first; a batch times its longest text fits the budget."""
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda position: lengths[position]):
+        if batch and (len(batch) + 1) * lengths[position] > budget:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def _readable(text: str) -> str:
+    """Replace lone surrogates, which JSON may hold and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"device {str(name)!r} cannot be used: {reason}") from None
+    return device
+
+
+def _check_servable(model: DupMAE) -> None:
+    """Raise UsageError unless the settings fit the weights and give vectors that can be stored."""
+    heads, config = model.heads, model.lm.config
+    if heads.activation == "none":
+        raise UsageError(
+            "activation 'none' gives weights below 0, which a sparse vector cannot hold; it is "
+            "for training. Encode with log1p_relu or log1p2_relu"
+        )
+    if heads.dense_dim != model.cls_projection.out_features:
+        raise UsageError(
+            f"dense_dim is {heads.dense_dim}, but the model was made "
+            f"with {model.cls_projection.out_features}"
+        )
+    longest = max(heads.max_document_length, heads.max_query_length)
+    if longest > config.max_position_embeddings:
+        raise UsageError(
+            f"a text may have {longest} tokens, but the model has "
+            f"{config.max_position_embeddings} positions"
+        )
