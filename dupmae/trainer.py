@@ -324,18 +324,8 @@ class _Loop:
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.reshape(-1) for p in self.parameters if p.grad is not None])
-        distributed.all_reduce(flat)
-        flat /= self.world_size
-        torch._foreach_copy_(
-            [p.grad for p in self.parameters],
-            [
-                piece.view_as(p)
-                for piece, p in zip(
-                    flat.split([p.numel() for p in self.parameters]), self.parameters, strict=True
-                )
-            ],
-        )
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= self.world_size
         values = torch.tensor(list(losses.values()), device=self.device)
         distributed.all_reduce(values)
         means: Tensor = values / self.world_size

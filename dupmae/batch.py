@@ -1,0 +1,180 @@
+"""Rows → the batch that one step of fine-tuning scores, the same on every process.
+
+Each process draws its own rows; then all hold all of them, and each encodes its share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from dupmae.contrastive import find_duplicates
+from dupmae.data import Row, RowFile, cut_span, draw_rows
+from dupmae.errors import UsageError
+from dupmae.represent import Vocabulary
+from dupmae.tokens import Tokens
+from dupmae.trainer import Part
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What rows to learn from."""
+
+    files: tuple[str, ...]
+    """JSON lines, plain, .gz or .xz, each {"query", "text", "title"?, "negatives"?, "scores"?}."""
+    shares: tuple[str, ...] = ()
+    """How often a batch comes from each file, as numbers; equal if empty."""
+    block: int = 4
+    """Consecutive rows that are drawn together, as each other's hard negatives."""
+    span_queries: float = 0.0
+    """Share of rows whose query is replaced by a span cut out of the text."""
+    negatives: int = 0
+    """Given hard negatives used a query, the first ones."""
+    query_length: int = 64
+    """Tokens read of a query in training, [CLS] and [SEP] included."""
+    document_length: int = 128
+    """Tokens read of a document in training."""
+    held_out: int = 32
+    """Last rows of each file that are never drawn and serve the probe."""
+
+    sampled_terms: int = 0
+    """Random vocabulary entries added to each batch's own; for training expansion."""
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise UsageError("data.files names no training file")
+        if self.shares and len(self.shares) != len(self.files):
+            raise UsageError("data.shares must name one number for each of data.files")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One side of a batch: n texts and their ids with [CLS] and [SEP]."""
+
+    texts: list[str]
+    ids: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B queries and N documents; document i is query i's own, given negatives follow."""
+
+    queries: Texts
+    documents: Texts
+    duplicates_BN: Tensor
+    """True where another column repeats the text of the query's own document."""
+    given_columns_BG: Tensor
+    """Columns of each query's own document and of its given negatives; −1 where there is none."""
+    given_scores_BG: Tensor
+    """A teacher's scores of those; −inf where there is none."""
+    vocabulary: Vocabulary
+
+
+class BatchSource:
+    """Draws batches from row files; a batch is a function of the part alone."""
+
+    def __init__(self, settings: DataSettings, tokens: Tokens, unpacked: Path) -> None:
+        self._settings = settings
+        self._tokens = tokens
+        self.files = [RowFile(Path(path), unpacked) for path in settings.files]
+        for file in self.files:
+            if len(file) <= settings.held_out:
+                raise UsageError(
+                    f"{file.path} has {len(file)} rows, not more than data.held_out = "
+                    f"{settings.held_out}; lower that"
+                )
+
+    def draw(self, part: Part, batch_size: int) -> Batch:
+        """Return the batch of one part: `batch_size` rows of each process."""
+        rows = _everyones(self._draw_rows(part, batch_size), part.world_size)
+        limit = self._settings.negatives
+        texts = [row.text for row in rows]
+        columns = torch.full((len(rows), 1 + limit), -1)
+        scores = torch.full((len(rows), 1 + limit), -torch.inf)
+        for number, row in enumerate(rows):
+            own = row.negatives[:limit]
+            known = [number, *range(len(texts), len(texts) + len(own))]
+            columns[number, : len(known)] = torch.tensor(known)
+            if row.scores:
+                scores[number, : len(known)] = torch.tensor(row.scores[: len(known)])
+            texts.extend(own)
+        queries = self._texts([row.query for row in rows], self._settings.query_length)
+        documents = self._texts(texts, self._settings.document_length)
+        # Not the part's own generator: a column must mean the same term to every process.
+        chance = torch.Generator().manual_seed(part.step * part.of + part.index)
+        vocabulary = Vocabulary.of(
+            self._tokens, queries.ids + documents.ids, self._settings.sampled_terms, chance
+        )
+        device = self._tokens.device
+        return Batch(
+            queries,
+            documents,
+            find_duplicates(texts, len(rows)).to(device),
+            columns.to(device),
+            scores.to(device),
+            vocabulary,
+        )
+
+    def held_out(self) -> list[tuple[str, str]]:
+        """Return (query, text) of the rows that are never drawn."""
+        count = self._settings.held_out
+        rows = [
+            file[number] for file in self.files for number in range(len(file) - count, len(file))
+        ]
+        return [(row.query, row.text) for row in rows]
+
+    def sample_texts(self, count: int) -> list[str]:
+        """Return about `count` texts spread evenly over all files."""
+        each = -(-count // len(self.files))
+        return [
+            file[number].text
+            for file in self.files
+            for number in range(0, len(file), max(1, len(file) // each))
+        ]
+
+    def _texts(self, texts: list[str], max_length: int) -> Texts:
+        return Texts(texts, self._tokens.ids(texts, max_length))
+
+    def _draw_rows(self, part: Part, batch_size: int) -> list[Row]:
+        s = self._settings
+        shares = [float(share) for share in s.shares] or [1.0] * len(self.files)
+        chance = part.generator
+        file = self.files[int(torch.multinomial(torch.tensor(shares), 1, generator=chance))]
+        rows = draw_rows(file, len(file) - s.held_out, batch_size, s.block, chance)
+        cut = torch.rand(len(rows), generator=chance) < s.span_queries
+        return [
+            cut_span(row, chance) if is_cut else row
+            for row, is_cut in zip(rows, cut.tolist(), strict=True)
+        ]
+
+
+def encode_shares(encode: Callable[[list[int]], Tensor], total: int, part: Part) -> Tensor:
+    """Encode this process's share of `total` texts (by position) and return all (total, P)."""
+    mine = list(range(part.rank, total, part.world_size))
+    return join_shares(encode(mine), mine, total, part.world_size)
+
+
+def join_shares(mine: Tensor, positions: Sequence[int], total: int, world_size: int) -> Tensor:
+    """Return all texts' rows (total, P); gradients flow to this process's own."""
+    places = torch.tensor(positions, device=mine.device)
+    values = torch.zeros(total, mine.shape[1], dtype=mine.dtype, device=mine.device)
+    if world_size > 1:
+        values[places] = mine.detach()
+        distributed.all_reduce(values)
+    return values.index_copy(0, places, mine)
+
+
+def _everyones(rows: list[Row], world_size: int) -> list[Row]:
+    if world_size == 1:
+        return rows
+    collected: list[Any] = [None] * world_size
+    distributed.all_gather_object(collected, rows)
+    return [row for rows in collected for row in rows]

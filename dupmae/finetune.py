@@ -1,0 +1,214 @@
+"""Fine-tuning for retrieval: contrast and distillation on the raw sum of both parts.
+
+A batch is computed in chunks of texts of like length. With `gradient_cache` the first pass keeps
+vectors only and each chunk is computed again for its gradient, so that memory does not grow with
+the batch. Source: Gao et al., arXiv 2101.06983.
+
+Left out: rows and batches (`data.py`, `batch.py`), the loss (`retrieval_loss.py`), the loop
+(`trainer.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dupmae.batch import Batch, BatchSource, DataSettings, join_shares
+from dupmae.card import Card
+from dupmae.checkpoint import load_model, save_model
+from dupmae.config import save_config
+from dupmae.errors import UsageError
+from dupmae.initialise import fit_cls_projection, fit_mlm_head, set_query_weights
+from dupmae.model import DupMAE, HeadSettings
+from dupmae.probe import probe_pairs
+from dupmae.represent import Representation, by_length, represent
+from dupmae.retrieval_loss import LossSettings, RetrievalLoss
+from dupmae.teachers import DenseTeacher, LexicalTeacher
+from dupmae.tokens import Tokens
+from dupmae.trainer import Part, TrainerSettings, resolve_device, run
+
+LEXICAL_SAMPLE = 20_000
+"""Texts from which idf and the mean length are counted; more change BM25's order little."""
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """The model to start from, and how to fit heads that it lacks."""
+
+    model: str
+    """A model folder."""
+    teacher: str = ""
+    """A mean-pooled sentence encoder's folder; needed by alignment, teacher_sum, teacher_dense."""
+    fit_heads: bool = False
+    """Before the first step fit MLM head, W_cls and query weights in closed form."""
+    fit_texts: int = 2000
+    """Texts for that."""
+    dropout: float = 0.1
+    """Dropout while training."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """All settings of a fine-tuning run."""
+
+    start: StartSettings
+    data: DataSettings
+    heads: HeadSettings | None = None
+    """How vectors are formed; the start model's own settings if left out."""
+    loss: LossSettings = field(default_factory=LossSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    name: str = "dupmae"
+    """The finished model's name."""
+    chunk_size: int = 32
+    """Texts of like length that are computed together."""
+    gradient_cache: bool = False
+    """Compute each chunk twice and keep no graph between."""
+
+    def __post_init__(self) -> None:
+        if self.loss.needs_cosine and not self.start.teacher:
+            raise UsageError("loss.alignment, teacher_sum and teacher_dense need start.teacher")
+        if not self.loss.has_terms:
+            raise UsageError("every loss weight is 0; set one, for instance loss.contrastive")
+        if self.loss.needs_given_scores and not self.data.negatives:
+            raise UsageError("loss.given_kl and given_margin_mse need data.negatives above 0")
+
+
+def finetune(config: FinetuneConfig, folder: Path) -> None:
+    """Fine-tune into `folder`, going on from its checkpoint if there is one.
+
+    Writes `config.toml`, `log.jsonl`, `checkpoint.pt` and, at the end, `model/`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / "config.toml")
+    run(FinetuneTask(config, folder), config.trainer, folder)
+
+
+class _Chunk(NamedTuple):
+    """Texts of like length that go through the network together."""
+
+    as_query: bool
+    positions: list[int]
+    seed: int
+
+
+class FinetuneTask:
+    """What `trainer.run` trains when fine-tuning."""
+
+    def __init__(self, config: FinetuneConfig, folder: Path) -> None:
+        self._config = config
+        loaded = load_model(config.start.model, heads=config.heads)
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        device = resolve_device(config.trainer.device)
+        self._model.to(device)
+        self._tokens = Tokens(self._tokenizer, device)
+        self._source = BatchSource(config.data, self._tokens, folder / "data")
+        teacher = DenseTeacher(config.start.teacher, device) if config.start.teacher else None
+        lexical = self._fit_lexical()
+        if config.start.fit_heads and not (folder / "checkpoint.pt").exists():
+            self._fit_heads(lexical, teacher)
+        for module in self._model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = config.start.dropout
+        self._loss = RetrievalLoss(
+            config.loss, self._model.heads, lexical, teacher, config.trainer.steps
+        )
+
+    @property
+    def model(self) -> DupMAE:
+        """The model in training."""
+        return self._model
+
+    def save(self, folder: Path) -> None:
+        """Write the model folder."""
+        card = Card(base_model=Path(self._config.start.model).name)
+        save_model(self._model, self._tokenizer, folder, name=self._config.name, card=card)
+
+    def probe(self) -> dict[str, float]:
+        """Return RR@10 over the rows held out of every file."""
+        pairs = self._source.held_out()
+        return probe_pairs(self._model, self._tokens, pairs) if pairs else {}
+
+    def accumulate(self, part: Part) -> dict[str, float]:
+        """Add the gradients of one part of the batch; see `trainer.Task`."""
+        batch = self._source.draw(part, self._config.trainer.batch_size)
+        chunks = self._chunks(batch, part)
+        cached = self._config.gradient_cache
+        with torch.no_grad() if cached else nullcontext():
+            outputs = [self._encode(chunk, batch, part) for chunk in chunks]
+        leaves = [
+            Representation(*(tensor.detach().requires_grad_() for tensor in output))
+            for output in outputs
+        ]
+        queries = _join(leaves, chunks, True, len(batch.queries), part)
+        documents = _join(leaves, chunks, False, len(batch.documents), part)
+        terms = self._loss(queries, documents, batch, part)
+        # Every process computes the loss of the whole batch, and the loop averages over
+        # processes: times their number gives the gradient of one process with it all.
+        (terms["loss"] * (part.world_size / part.of)).backward()
+        for chunk, leaf, output in zip(chunks, leaves, outputs, strict=True):
+            again = self._encode(chunk, batch, part) if cached else output
+            torch.autograd.backward(list(again), [_gradient(tensor) for tensor in leaf])
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def _chunks(self, batch: Batch, part: Part) -> list[_Chunk]:
+        """Split this process's share of the batch."""
+        chunks: list[_Chunk] = []
+        for as_query, side in ((True, batch.queries), (False, batch.documents)):
+            mine = range(part.rank, len(side), part.world_size)
+            for chunk in by_length([len(side.ids[i]) for i in mine], self._config.chunk_size):
+                seed = part.generator.initial_seed() + len(chunks)
+                chunks.append(_Chunk(as_query, [mine[i] for i in chunk], seed))
+        return chunks
+
+    def _encode(self, chunk: _Chunk, batch: Batch, part: Part) -> Representation:
+        side = batch.queries if chunk.as_query else batch.documents
+        torch.manual_seed(chunk.seed)  # the same dropout when a cached chunk is computed again
+        with part.autocast():
+            return represent(
+                self._model,
+                self._tokens,
+                [side.ids[position] for position in chunk.positions],
+                batch.vocabulary,
+                as_query=chunk.as_query,
+            )
+
+    def _fit_lexical(self) -> LexicalTeacher:
+        texts = self._source.sample_texts(LEXICAL_SAMPLE)
+        ids = self._tokens.ids(texts, self._config.data.document_length)
+        return LexicalTeacher.fit([text[1:-1] for text in ids], self._tokens.vocabulary_size)
+
+    def _fit_heads(self, lexical: LexicalTeacher, teacher: DenseTeacher | None) -> None:
+        texts = self._source.sample_texts(self._config.start.fit_texts)
+        length = self._config.data.document_length
+        fit_mlm_head(self._model, self._tokens, texts[:: max(1, len(texts) // 500)], length)
+        if teacher is not None:
+            fit_cls_projection(self._model, self._tokens, texts, length, teacher)
+        set_query_weights(self._model, lexical, self._config.loss.lexical_scale)
+
+
+def _join(
+    leaves: Sequence[Representation],
+    chunks: Sequence[_Chunk],
+    as_query: bool,
+    total: int,
+    part: Part,
+) -> Representation:
+    """Return one side of the whole batch in order, with gradients to this process's leaves."""
+    mine = [i for i, chunk in enumerate(chunks) if chunk.as_query == as_query]
+    places = [position for i in mine for position in chunks[i].positions]
+    dense = torch.cat([leaves[i].dense for i in mine])
+    sparse = torch.cat([leaves[i].sparse for i in mine])
+    return Representation(
+        join_shares(dense, places, total, part.world_size),
+        join_shares(sparse, places, total, part.world_size),
+    )
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad

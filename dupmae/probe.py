@@ -1,0 +1,61 @@
+"""A cheap measure during training: does a query find its own text among a few hundred?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dupmae.model import DupMAE
+from dupmae.represent import Representation, Vocabulary, by_length, represent, stack
+from dupmae.tokens import Tokens
+
+
+@torch.no_grad()
+def probe_pairs(
+    model: DupMAE, tokens: Tokens, pairs: Sequence[tuple[str, str]], batch_size: int = 32
+) -> dict[str, float]:
+    """Return RR@10 of finding each query's text among all of them, for the sum and each part.
+
+    Args:
+        model: in evaluation mode.
+        tokens: its tokenizer.
+        pairs: (query, text); equal texts count as one.
+        batch_size: texts encoded at a time.
+    """
+    texts = list(dict.fromkeys(text for _, text in pairs))
+    target_B = torch.tensor([texts.index(text) for _, text in pairs], device=tokens.device)
+    query_ids = tokens.ids([query for query, _ in pairs], model.heads.max_query_length)
+    text_ids = tokens.ids(texts, model.heads.max_document_length)
+    vocabulary = Vocabulary.of(tokens, query_ids)
+    queries = _encode(model, tokens, query_ids, vocabulary, batch_size, as_query=True)
+    documents = _encode(model, tokens, text_ids, vocabulary, batch_size, as_query=False)
+    dense_BN = queries.dense @ documents.dense.T
+    sparse_BN = queries.sparse @ documents.sparse.T
+    parts = {"probe_sum": dense_BN + sparse_BN, "probe_dense": dense_BN, "probe_sparse": sparse_BN}
+    return {name: _reciprocal_rank(scores, target_B) for name, scores in parts.items()}
+
+
+def _encode(
+    model: DupMAE,
+    tokens: Tokens,
+    ids: Sequence[Sequence[int]],
+    vocabulary: Vocabulary,
+    batch_size: int,
+    *,
+    as_query: bool,
+) -> Representation:
+    chunks = by_length(list(map(len, ids)), batch_size)
+    pieces = [
+        represent(model, tokens, [ids[i] for i in chunk], vocabulary, as_query=as_query)
+        for chunk in chunks
+    ]
+    return stack(pieces, chunks)
+
+
+def _reciprocal_rank(scores_BN: Tensor, target_B: Tensor, cut: int = 10) -> float:
+    """Return the mean reciprocal rank within the first `cut`; ties count against the target."""
+    own_B1 = scores_BN.gather(1, target_B.unsqueeze(1))
+    rank_B = (scores_BN >= own_B1).sum(dim=1)
+    return float(torch.where(rank_B <= cut, 1 / rank_B, torch.zeros(())).mean())

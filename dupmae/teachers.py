@@ -1,0 +1,97 @@
+"""What fine-tuning can learn from without labels: a dense encoder's cosine, and wordpiece BM25.
+
+Both score all documents of a batch against all its queries. A cross-encoder's scores come with
+the rows (`data.py`) instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoModel, AutoTokenizer
+
+from dupmae.errors import CheckpointError
+from dupmae.folder import find_folder
+
+
+class DenseTeacher:
+    """A mean-pooled, normalised sentence encoder, such as all-MiniLM-L6-v2."""
+
+    def __init__(self, folder: Path | str, device: torch.device) -> None:
+        folder = find_folder(folder)
+        try:
+            self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"no teacher can be loaded from {folder}: {error}") from error
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], max_length: int, batch_size: int = 32) -> Tensor:
+        """Return unit vectors (n, P) in the order of the texts."""
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        pieces = []
+        for start in range(0, len(order), batch_size):
+            inputs = self._tokenizer(
+                [texts[number] for number in order[start : start + batch_size]],
+                truncation=True,
+                max_length=max_length,
+                padding=True,
+                return_tensors="pt",
+            ).to(self._model.device)
+            hidden_BLD = self._model(**inputs).last_hidden_state
+            mask_BL1 = inputs["attention_mask"].unsqueeze(-1)
+            mean_BD = (hidden_BLD * mask_BL1).sum(1) / mask_BL1.sum(1)
+            pieces.append(functional.normalize(mean_BD, dim=-1))
+        return torch.cat(pieces)[torch.tensor(order, device=self._model.device).argsort()]
+
+
+@dataclass(frozen=True)
+class LexicalTeacher:
+    """BM25 in the encoder's own vocabulary, with a query's idf vector taken to length 1.
+
+    So its scores do not grow with the query's length, and one scale fits words and paragraphs.
+    """
+
+    idf: Tensor
+    """(V,) float32, ln(1 + (N − df + .5) / (df + .5))."""
+    mean_length: float
+    """Mean number of tokens of a document."""
+    k1: float = 0.9
+    b: float = 0.4
+
+    @classmethod
+    def fit(cls, documents: Iterable[Sequence[int]], vocabulary_size: int) -> LexicalTeacher:
+        """Count document frequencies over tokenised documents."""
+        frequency = np.zeros(vocabulary_size)
+        total = count = 0
+        for ids in documents:
+            frequency[np.unique(np.asarray(ids, dtype=np.int64))] += 1
+            total += len(ids)
+            count += 1
+        idf = np.log1p((count - frequency + 0.5) / (frequency + 0.5))
+        return cls(torch.from_numpy(idf).float(), total / max(count, 1))
+
+    def score(self, query_ids: Sequence[Tensor], document_ids: Sequence[Tensor]) -> Tensor:
+        """Return BM25 scores (B, N) of texts given as ids without specials."""
+        vocabulary = torch.cat([*query_ids, *document_ids]).unique()
+        query_BV = (_counts(query_ids, vocabulary) > 0) * self.idf[vocabulary]
+        frequency_NV = _counts(document_ids, vocabulary)
+        length_N1 = frequency_NV.sum(dim=-1, keepdim=True)
+        norm_N1 = self.k1 * (1 - self.b + self.b * length_N1 / self.mean_length)
+        impact_NV = frequency_NV * (self.k1 + 1) / (frequency_NV + norm_N1)
+        return functional.normalize(query_BV, dim=-1) @ impact_NV.T
+
+
+def _counts(texts: Sequence[Tensor], vocabulary: Tensor) -> Tensor:
+    """Return how often each vocabulary entry occurs in each text, (n, V) float32."""
+    counts = torch.zeros(len(texts), len(vocabulary))
+    for number, ids in enumerate(texts):
+        columns = torch.searchsorted(vocabulary, ids)
+        counts[number] = torch.bincount(columns, minlength=len(vocabulary)).float()
+    return counts

@@ -1,0 +1,44 @@
+"""Texts → token ids → padded tensors, one way for training and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+
+class Tokens:
+    """A fast tokenizer, and which of its ids are ordinary tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, device: torch.device | None = None):
+        self.tokenizer = tokenizer
+        self.device = device or torch.device("cpu")
+        self.vocabulary_size = len(tokenizer)
+        self._special_ids = torch.tensor(sorted(tokenizer.all_special_ids), device=self.device)
+
+    def ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Return each text's ids with [CLS] and [SEP], cut to `max_length`."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(
+            list(texts), truncation=True, max_length=max_length, return_attention_mask=False,
+            return_token_type_ids=False,
+        )  # fmt: skip
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def batch(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Pad ids to (B, L); return them with their attention mask (B, L)."""
+        longest = max(map(len, ids))
+        input_ids_BL = torch.full((len(ids), longest), self.tokenizer.pad_token_id or 0)
+        mask_BL = torch.zeros(len(ids), longest, dtype=torch.long)
+        for row, text in enumerate(ids):
+            input_ids_BL[row, : len(text)] = torch.tensor(text)
+            mask_BL[row, : len(text)] = 1
+        return input_ids_BL.to(self.device), mask_BL.to(self.device)
+
+    def ordinary(self, ids: Tensor) -> Tensor:
+        """Return bool of the same shape: not [CLS], [SEP], [PAD], [MASK] or another special."""
+        return ~torch.isin(ids, self._special_ids)
