@@ -53,6 +53,7 @@ _PUBLIC_NAMES = {
     "_pydatetime": "datetime",
     "_pydecimal": "decimal",
     "_pyio": "io",
+    "pathlib._local": "pathlib",
     "posixpath": "os.path",
 }
 """Modules whose source has another name than the one they are known by."""
@@ -176,15 +177,14 @@ def _document(name: str, kind: str, title: str, text: str, module: str) -> Docum
 def _source_files() -> Iterator[tuple[str, Path]]:
     """Yield name and file of each public module that has a Python source, in a fixed order."""
     root = Path(sysconfig.get_path("stdlib"))
-    for name in sorted(sys.stdlib_module_names):
-        if name in _PUBLIC_NAMES or not (name.startswith("_") or name in _LEFT_OUT):
-            if (root / f"{name}.py").is_file():
-                yield _PUBLIC_NAMES.get(name, name), root / f"{name}.py"
-            for path in sorted((root / name).rglob("*.py")):
-                parts = path.relative_to(root).with_suffix("").parts
-                parts = parts[:-1] if parts[-1] == "__init__" else parts
-                if not any(part.startswith(("_", "test")) for part in parts[1:]):
-                    yield ".".join(parts), path
+    for top in sorted(sys.stdlib_module_names - _LEFT_OUT):
+        for path in (root / f"{top}.py", *sorted((root / top).rglob("*.py"))):
+            parts = path.relative_to(root).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            name = _PUBLIC_NAMES.get(name, name)
+            is_public = not any(part.startswith(("_", "test")) for part in name.split("."))
+            if is_public and path.is_file():
+                yield name, path
 
 
 def _parsed_docstrings(module: str, path: Path) -> Iterator[_Entry]:
