@@ -1,1 +1,22 @@
 """The engine: builds an index folder and answers from it with a proof."""
+
+from dupmae.engine.build import build_index
+from dupmae.engine.corpus import corpus_hash, read_corpus
+from dupmae.engine.explain import Explanation, TermMatch, explain
+from dupmae.engine.fusion import Weights
+from dupmae.engine.manifest import Manifest, read_manifest, verify_checksums
+from dupmae.engine.search import SearchEngine
+
+__all__ = [
+    "Explanation",
+    "Manifest",
+    "SearchEngine",
+    "TermMatch",
+    "Weights",
+    "build_index",
+    "corpus_hash",
+    "explain",
+    "read_corpus",
+    "read_manifest",
+    "verify_checksums",
+]

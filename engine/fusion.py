@@ -152,9 +152,13 @@ def fuse_batch(
 
     Raises:
         UsageError: if k is below 1.
+        ValueError: if a query's vectors are not finite; no order, and so no proof, would hold.
     """
     if k < 1:
         raise UsageError(f"k must be at least 1, found {k}")
+    if not np.isfinite(queries.dense).all():
+        raise ValueError("the dense vectors of queries must be finite")
+    queries.sparse.check()
     total = len(stores.forward)
     depth = min(max(first_depth, k), total)
     scored = [_NOTHING_SCORED] * len(queries)

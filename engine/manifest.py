@@ -1,9 +1,15 @@
 """MANIFEST.json: the one file of an index folder that is ever replaced, and so its state.
 
-It names the live segment with every file's size and checksum, the encoder's seal, and what was
-indexed. A segment without a manifest that names it does not exist: a build that is killed at
-any moment leaves the old state. Sizes are checked whenever a manifest is read; checksums only
-when asked, since that reads the whole index.
+    my.index/MANIFEST.json
+    my.index/WRITER.lock                        see `lock.py`
+    my.index/segments/000001/forward/           vectors: see `dupmae.indexes.forward`
+    my.index/segments/000001/tantivy/           sparse candidates: `dupmae.indexes.tantivy_store`
+    my.index/segments/000001/documents.sqlite   ids and texts: `dupmae.indexes.documents`
+
+The manifest names the live segment with every file's size and checksum, the encoder's seal, and
+what was indexed. A segment that no manifest names does not exist: a build that is killed at any
+moment leaves the old state. Sizes are checked whenever a manifest is read; checksums only when
+asked, since that reads the whole index.
 """
 
 from __future__ import annotations
@@ -17,10 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import IndexMissingError
+from dupmae.indexes.npy import publish
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
+FORWARD_NAME = "forward"
+SPARSE_NAME = "tantivy"
+DOCUMENTS_NAME = "documents.sqlite"
 
 _HASH_BLOCK = 1 << 20
 
@@ -84,14 +94,14 @@ def describe_files(segment: Path) -> tuple[SegmentFile, ...]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Make `manifest` the state of the folder: afterwards either the old or the new one stands."""
-    beside = folder / f"{MANIFEST_NAME}.tmp"
-    with beside.open("w", encoding="utf-8") as stream:
-        json.dump(asdict(manifest), stream, indent=2)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(folder / MANIFEST_NAME)
-    _flush_folder(folder)
+    partial = folder / f"{MANIFEST_NAME}.partial"
+    text = json.dumps(asdict(manifest), indent=2)
+    try:
+        partial.write_text(f"{text}\n", encoding="utf-8")
+        publish(partial, folder / MANIFEST_NAME)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_manifest(folder: Path) -> Manifest:

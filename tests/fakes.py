@@ -20,6 +20,7 @@ class FakeEncoder:
         self.dense_dim = dense_dim
         self.vocabulary_size = vocabulary_size
         self.encoded_documents = 0
+        self._vectors: dict[str, Float32] = {}
 
     @property
     def seal(self) -> str:
@@ -49,8 +50,11 @@ class FakeEncoder:
         return Encoded(dense, SparseVectors.from_rows([self._terms(bag) for bag in bags]))
 
     def _vector(self, word: str) -> Float32:
-        generator = np.random.default_rng(_hash(word))
-        return generator.standard_normal(self.dense_dim).astype(np.float32)
+        if word not in self._vectors:
+            generator = np.random.default_rng(_hash(word))
+            vector = generator.standard_normal(self.dense_dim).astype(np.float32)
+            self._vectors[word] = vector
+        return self._vectors[word]
 
     def _terms(self, bag: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
         weights: dict[int, float] = {}

@@ -1,0 +1,104 @@
+"""Why a document scores what it does: its dense part, its terms, and that they add up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dupmae.engine.fusion import Weights
+from dupmae.engine.search import SearchEngine
+from dupmae.types import Float32, Float64, Int32
+
+_ADDS_UP_TO = 1e-12
+"""Relative: far above what float64 sums of a few hundred terms lose, far below any display."""
+
+
+@dataclass(frozen=True, slots=True)
+class TermMatch:
+    """A query term in a document; `document_weight` is 0 where the document lacks it."""
+
+    text: str
+    query_weight: float
+    document_weight: float
+
+    @property
+    def product(self) -> float:
+        """What the term adds to the sparse part; exact, both weights being float32."""
+        return self.query_weight * self.document_weight
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a query scores one document: w_d·`dense` + w_s·`sparse`.
+
+    `sparse` is the sum of the products of `terms`, which fall; `missing` holds the query's terms
+    that the document lacks, by falling query weight; `rank` counts from 1 over all documents.
+    """
+
+    query: str
+    doc_id: str
+    rank: int
+    weights: Weights
+    score: float
+    dense: float
+    sparse: float
+    terms: tuple[TermMatch, ...]
+    missing: tuple[TermMatch, ...]
+
+    def __post_init__(self) -> None:
+        products = math.fsum(term.product for term in self.terms)
+        if not math.isclose(products, self.sparse, rel_tol=_ADDS_UP_TO):
+            raise ValueError(f"terms add up to {products}, but the sparse part is {self.sparse}")
+        if self.weights.combine(self.dense, self.sparse) != self.score:
+            raise ValueError(f"the parts do not give the score {self.score}")
+
+
+def explain(
+    engine: SearchEngine,
+    query: str,
+    doc_id: str,
+    *,
+    dense_weight: float | None = None,
+    sparse_weight: float | None = None,
+) -> Explanation:
+    """Take the score of one document apart and find its exact rank; reads all documents' vectors.
+
+    Raises:
+        DataError: if no document has that id.
+        UsageError: if a weight is out of its range.
+    """
+    weights = engine.choose_weights(dense_weight, sparse_weight)
+    ordinal = engine.documents.ordinal(doc_id)
+    encoded = engine.encoder.encode_queries([query])
+    terms, term_weights = encoded.sparse.row(0)
+    dense, sparse = engine.forward.score(
+        encoded.dense[0], terms, term_weights, np.arange(len(engine))
+    )
+    scores = weights.combine(dense, sparse)
+    ahead = np.count_nonzero(scores > scores[ordinal])
+    tied_ahead = np.count_nonzero(scores[:ordinal] == scores[ordinal])
+    shared, in_query, in_document = engine.forward.term_contributions(terms, term_weights, ordinal)
+    lacking = ~np.isin(terms, shared)
+    matches = _matches(engine, shared, in_query, in_document)
+    missing = _matches(engine, terms[lacking], term_weights[lacking], np.zeros(lacking.sum()))
+    return Explanation(
+        query=query,
+        doc_id=doc_id,
+        rank=int(1 + ahead + tied_ahead),
+        weights=weights,
+        score=float(scores[ordinal]),
+        dense=float(dense[ordinal]),
+        sparse=float(sparse[ordinal]),
+        terms=tuple(sorted(matches, key=lambda match: -match.product)),
+        missing=tuple(sorted(missing, key=lambda match: -match.query_weight)),
+    )
+
+
+def _matches(
+    engine: SearchEngine, terms: Int32, in_query: Float32, in_document: Float32 | Float64
+) -> list[TermMatch]:
+    texts = engine.encoder.term_texts(terms.tolist())
+    weights = zip(texts, in_query.tolist(), in_document.tolist(), strict=True)
+    return [TermMatch(*row) for row in weights]

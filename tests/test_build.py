@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeEncoder
+
+from dupmae.engine import SearchEngine, build_index, corpus_hash, read_manifest, verify_checksums
+from dupmae.engine.lock import writer_lock
+from dupmae.errors import DataError, DupMAEError, IndexMissingError, UsageError
+from dupmae.indexes.forward import ForwardStore
+from dupmae.types import Document
+
+OLD = [Document(f"old{i}", f"whale number {i}") for i in range(3)]
+NEW = [Document(f"new{i}", f"ship number {i}", "title", {"n": i}) for i in range(20)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "my.index"
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("old") / "my.index"
+    build_index(OLD, FakeEncoder(), folder)
+    return folder
+
+
+@pytest.fixture
+def old_index(built_once: Path, folder: Path) -> Path:
+    shutil.copytree(built_once, folder)
+    return folder
+
+
+def answer(folder: Path) -> list[str]:
+    with SearchEngine.open(folder, FakeEncoder()) as engine:
+        return sorted(hit.doc_id for hit in engine.search("number", k=100).hits)
+
+
+def ids(documents: list[Document]) -> list[str]:
+    return sorted(document.doc_id for document in documents)
+
+
+def segments(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "segments").iterdir())
+
+
+def test_the_manifest_says_what_was_indexed_and_all_checksums_hold(folder: Path) -> None:
+    encoder = FakeEncoder()
+    manifest = build_index(NEW, encoder, folder, block_size=7)
+    assert manifest == read_manifest(folder)
+    assert manifest.documents == 20
+    assert (manifest.encoder_name, manifest.encoder_seal) == ("fake", encoder.seal)
+    assert (manifest.dense_dim, manifest.vocabulary_size) == (8, 1000)
+    assert manifest.corpus_hash == corpus_hash(NEW)
+    assert manifest.generation == 1
+    verify_checksums(folder, manifest)
+    on_disk = {path for path in (folder / "segments").rglob("*") if path.is_file()}
+    assert on_disk == {folder / "segments/000001" / file.path for file in manifest.files}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "MANIFEST.json",
+        "WRITER.lock",
+        "segments",
+    ]
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 20, 1000])
+def test_the_index_does_not_depend_on_the_block_size(folder: Path, block_size: int) -> None:
+    build_index(NEW, FakeEncoder(), folder, block_size=block_size)
+    stored = ForwardStore.open(folder / "segments/000001/forward")
+    expected = FakeEncoder().encode_documents([document.content for document in NEW])
+    np.testing.assert_array_equal(stored.dense, expected.dense)
+    np.testing.assert_array_equal(stored.sparse.indptr, expected.sparse.indptr)
+    np.testing.assert_array_equal(stored.sparse.terms, expected.sparse.terms)
+    np.testing.assert_array_equal(stored.sparse.weights, expected.sparse.weights)
+
+
+def test_documents_are_read_no_further_than_one_block_ahead(folder: Path) -> None:
+    encoder = FakeEncoder()
+
+    def documents() -> Iterator[Document]:
+        for number, document in enumerate(NEW):
+            assert encoder.encoded_documents >= number - 4
+            yield document
+
+    assert build_index(documents(), encoder, folder, block_size=4).documents == 20
+
+
+def test_documents_can_be_looked_up_afterwards(folder: Path) -> None:
+    build_index(NEW, FakeEncoder(), folder)
+    with SearchEngine.open(folder, FakeEncoder()) as engine:
+        assert engine.documents.get([3, 0]) == [NEW[3], NEW[0]]
+
+
+def test_an_index_is_not_replaced_unasked(old_index: Path) -> None:
+    with pytest.raises(UsageError, match=r"my\.index holds an index of 3 documents.*--replace"):
+        build_index(NEW, FakeEncoder(), old_index)
+    assert answer(old_index) == ids(OLD)
+
+
+def test_replacing_removes_the_old_segment_and_counts_the_generation(old_index: Path) -> None:
+    assert build_index(NEW, FakeEncoder(), old_index, replace=True).generation == 2
+    assert answer(old_index) == ids(NEW)
+    assert segments(old_index) == ["000002"]
+
+
+def test_a_reader_keeps_the_generation_it_opened(old_index: Path) -> None:
+    with SearchEngine.open(old_index, FakeEncoder()) as engine:
+        before = engine.search("whale number", k=3)
+        build_index(NEW, FakeEncoder(), old_index, replace=True)
+        assert engine.search("whale number", k=3) == before
+        assert engine.documents.get([0]) == OLD[:1]
+
+
+def test_replace_where_nothing_is_makes_a_first_index(folder: Path) -> None:
+    assert build_index(NEW, FakeEncoder(), folder, replace=True).generation == 1
+
+
+@pytest.mark.parametrize("damage", ["{", '{"format_version": 99}'])
+def test_a_damaged_or_newer_index_is_replaced_only_when_asked(old_index: Path, damage: str) -> None:
+    (old_index / "MANIFEST.json").write_text(damage)
+    with pytest.raises(IndexMissingError):
+        build_index(NEW, FakeEncoder(), old_index)
+    assert segments(old_index) == ["000001"]
+    build_index(NEW, FakeEncoder(), old_index, replace=True)
+    assert (answer(old_index), segments(old_index)) == (ids(NEW), ["000002"])
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path, replace: bool) -> None:
+    (tmp_path / "segments" / "000001").mkdir(parents=True)
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(UsageError, match=r"is no index but holds 'segments'"):
+        build_index(NEW, FakeEncoder(), tmp_path, replace=replace)
+    assert (tmp_path / "segments" / "000001").is_dir()
+
+
+def test_a_file_is_no_index_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="is a file"):
+        build_index(NEW, FakeEncoder(), tmp_path / "file")
+
+
+def test_an_empty_folder_is_used(folder: Path) -> None:
+    folder.mkdir()
+    build_index(NEW, FakeEncoder(), folder)
+    assert answer(folder) == ids(NEW)
+
+
+def test_a_block_size_below_one_is_a_usage_error(folder: Path) -> None:
+    with pytest.raises(UsageError, match="block_size"):
+        build_index(NEW, FakeEncoder(), folder, block_size=0)
+
+
+def test_no_documents_make_no_index(folder: Path) -> None:
+    with pytest.raises(DataError, match="no documents"):
+        build_index([], FakeEncoder(), folder)
+    assert not folder.exists()
+
+
+def test_a_second_build_at_the_same_time_is_refused(old_index: Path) -> None:
+    with writer_lock(old_index), pytest.raises(DupMAEError, match="another build"):
+        build_index(NEW, FakeEncoder(), old_index, replace=True)
+    assert answer(old_index) == ids(OLD)
+
+
+def test_a_repeated_id_is_found_before_its_block_is_encoded(folder: Path) -> None:
+    encoder = FakeEncoder()
+    with pytest.raises(DataError, match="new3"):
+        build_index([*NEW, NEW[3]], encoder, folder, block_size=10)
+    assert encoder.encoded_documents == 20
+
+
+def failing(error: BaseException) -> Iterator[Document]:
+    yield from NEW
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("line 21: not JSON"), KeyboardInterrupt(), MemoryError(), SystemExit(1)]
+)
+def test_a_build_that_is_broken_off_leaves_the_old_index(
+    old_index: Path, error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        build_index(failing(error), FakeEncoder(), old_index, replace=True, block_size=4)
+    assert (answer(old_index), segments(old_index)) == (ids(OLD), ["000001"])
+
+
+@pytest.mark.parametrize("error", [DataError("line 21: not JSON"), KeyboardInterrupt()])
+def test_a_first_build_that_is_broken_off_leaves_nothing(
+    folder: Path, error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        build_index(failing(error), FakeEncoder(), folder, block_size=4)
+    assert not folder.exists()
+
+
+STEPS = [
+    "dupmae.engine.build.DocumentWriter.add",
+    "dupmae.engine.build.ForwardWriter.add",
+    "dupmae.engine.build.ForwardWriter.close",
+    "dupmae.engine.build.TantivyImpactIndex.build",
+    "dupmae.engine.build.describe_files",
+    "dupmae.engine.manifest.publish",
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_full_disk_at_any_step_is_one_clear_line_and_no_harm(
+    old_index: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, fail)
+        with pytest.raises(DupMAEError, match=r"my\.index.*No space left.*unchanged") as caught:
+            build_index(NEW, FakeEncoder(), old_index, replace=True)
+    assert "\n" not in str(caught.value)
+    assert (answer(old_index), segments(old_index)) == (ids(OLD), ["000001"])
+    assert not list(old_index.glob("*.partial"))
+
+
+def test_ctrl_c_after_the_manifest_leaves_the_new_index(
+    old_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish_and_interrupt(folder: Path, manifest: Any) -> None:
+        write(folder, manifest)
+        raise KeyboardInterrupt
+
+    from dupmae.engine.manifest import write_manifest as write
+
+    monkeypatch.setattr("dupmae.engine.build.write_manifest", publish_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_index(NEW, FakeEncoder(), old_index, replace=True)
+    assert answer(old_index) == ids(NEW)
+
+
+BUILD_IN_A_PROCESS = """
+import os, signal, sys
+from pathlib import Path
+from unittest import mock
+sys.path.insert(0, {tests!r})
+from fakes import FakeEncoder
+from test_build import NEW
+from dupmae.engine import build_index
+{before}
+build_index(NEW, FakeEncoder(), {folder!r}, replace=True, block_size=4)
+"""
+
+
+def build_in_a_process(folder: Path, before: str) -> subprocess.CompletedProcess[str]:
+    script = BUILD_IN_A_PROCESS.format(
+        tests=str(Path(__file__).parent), folder=str(folder), before=before
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+
+
+KILL_AT = """
+def die(*args): os.kill(os.getpid(), signal.SIGKILL)
+mock.patch({step!r}, die).start()
+"""
+
+
+@pytest.mark.parametrize(
+    "step", ["dupmae.engine.build.ForwardWriter.close", "dupmae.engine.manifest.publish"]
+)
+def test_a_killed_build_leaves_the_old_index_and_the_next_one_cleans_up(
+    old_index: Path, step: str
+) -> None:
+    killed = build_in_a_process(old_index, KILL_AT.format(step=step))
+    assert killed.returncode == -9, killed.stderr
+    assert segments(old_index) == ["000001", "000002"]
+    assert answer(old_index) == ids(OLD)
+    build_index(NEW, FakeEncoder(), old_index, replace=True)
+    assert (answer(old_index), segments(old_index)) == (ids(NEW), ["000002"])
+
+
+def test_a_killed_first_build_leaves_no_index_and_the_next_one_cleans_up(folder: Path) -> None:
+    killed = build_in_a_process(folder, KILL_AT.format(step="dupmae.engine.build.describe_files"))
+    assert killed.returncode == -9, killed.stderr
+    with pytest.raises(IndexMissingError, match="no index at"):
+        read_manifest(folder)
+    build_index(NEW, FakeEncoder(), folder)
+    assert (answer(folder), segments(folder)) == (ids(NEW), ["000001"])
+
+
+def test_a_build_killed_after_its_manifest_has_replaced_the_index(old_index: Path) -> None:
+    before = """
+import dupmae.engine.build as build
+def write_and_die(folder, manifest, write=build.write_manifest):
+    write(folder, manifest)
+    os.kill(os.getpid(), signal.SIGKILL)
+build.write_manifest = write_and_die
+"""
+    killed = build_in_a_process(old_index, before)
+    assert killed.returncode == -9, killed.stderr
+    assert answer(old_index) == ids(NEW)
+    with pytest.raises(UsageError, match="20 documents"):
+        build_index(OLD, FakeEncoder(), old_index)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file size limits on Windows")
+@pytest.mark.parametrize("limit", [100, 5_000, 20_000])
+def test_writes_that_the_system_refuses_leave_the_old_index(old_index: Path, limit: int) -> None:
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    refused = build_in_a_process(old_index, before)
+    assert refused.returncode == 1
+    last = refused.stderr.strip().splitlines()[-1]
+    assert re.search(r"DupMAEError: index .*my\.index could not be built: .*unchanged", last), last
+    assert (answer(old_index), segments(old_index)) == (ids(OLD), ["000001"])

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import FakeEncoder
+
+from dupmae.engine import SearchEngine, TermMatch, build_index, explain
+from dupmae.errors import DataError, UsageError
+from dupmae.types import Document
+
+DOCUMENTS = [
+    Document("a", "whale whale ship"),
+    Document("b", "ship"),
+    Document("twin of b", "ship"),
+    Document("c", "harpoon"),
+    Document("empty", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory):
+    folder: Path = tmp_path_factory.mktemp("explain") / "my.index"
+    build_index(DOCUMENTS, FakeEncoder(), folder)
+    with SearchEngine.open(folder, FakeEncoder()) as engine:
+        yield engine
+
+
+def name(word: str) -> str:
+    return f"term{FakeEncoder().term(word)}"
+
+
+def test_terms_carry_both_weights_and_fall_by_product(engine: SearchEngine) -> None:
+    # The fake encoder weighs a word that occurs n times by log(1 + n), in float32.
+    explanation = explain(engine, "ship whale captain captain", "a")
+    once, twice = pytest.approx(math.log(2), rel=1e-7), pytest.approx(math.log(3), rel=1e-7)
+    rows = [(term.text, term.query_weight, term.document_weight) for term in explanation.terms]
+    assert rows == [(name("whale"), once, twice), (name("ship"), once, once)]
+    assert explanation.sparse == pytest.approx(math.log(2) * (math.log(3) + math.log(2)), rel=1e-6)
+
+
+def test_query_terms_that_the_document_lacks_are_listed(engine: SearchEngine) -> None:
+    explanation = explain(engine, "ship whale captain captain", "b")
+    rows = [(term.text, term.document_weight, term.product) for term in explanation.missing]
+    assert rows == [(name("captain"), 0.0, 0.0), (name("whale"), 0.0, 0.0)]
+
+
+@pytest.mark.parametrize("doc_id", [document.doc_id for document in DOCUMENTS])
+@pytest.mark.parametrize("query", ["ship", "whale ship harpoon", "", "unheard"])
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 1.7), (0.0, 1.0), (1.0, 0.0)])
+def test_the_parts_add_up_and_agree_with_the_search(
+    engine: SearchEngine, doc_id: str, query: str, weights: tuple[float, float]
+) -> None:
+    chosen = {"dense_weight": weights[0], "sparse_weight": weights[1]}
+    explanation = explain(engine, query, doc_id, **chosen)
+    hits = engine.search(query, k=5, **chosen).hits
+    hit = hits[explanation.rank - 1]
+    assert (hit.doc_id, hit.score) == (doc_id, explanation.score)
+    assert (hit.dense, hit.sparse) == (explanation.dense, explanation.sparse)
+    total = weights[0] * explanation.dense + weights[1] * math.fsum(
+        term.query_weight * term.document_weight for term in explanation.terms
+    )
+    assert math.isclose(total, explanation.score, rel_tol=1e-12)
+
+
+def test_the_engines_own_weights_are_used_unless_others_are_given(engine: SearchEngine) -> None:
+    assert explain(engine, "ship", "a").weights == engine.weights
+    assert explain(engine, "ship", "a", dense_weight=0.0).weights == replace(
+        engine.weights, dense=0.0
+    )
+
+
+def test_equal_documents_rank_by_their_place(engine: SearchEngine) -> None:
+    first, second = explain(engine, "ship", "b"), explain(engine, "ship", "twin of b")
+    assert first.score == second.score
+    assert second.rank == first.rank + 1
+
+
+def test_parts_that_do_not_add_up_cannot_be_made(engine: SearchEngine) -> None:
+    explanation = explain(engine, "ship whale", "a")
+    with pytest.raises(ValueError, match="terms add up to"):
+        replace(explanation, terms=explanation.terms[1:])
+    with pytest.raises(ValueError, match="the parts do not give the score"):
+        replace(explanation, score=explanation.score + 1e-9)
+
+
+def test_a_term_adds_the_product_of_its_weights() -> None:
+    assert TermMatch("x", 0.5, 3.0).product == 1.5
+
+
+def test_an_unknown_document_is_a_data_error(engine: SearchEngine) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        explain(engine, "ship", "nowhere")
+
+
+def test_a_bad_weight_is_a_usage_error(engine: SearchEngine) -> None:
+    with pytest.raises(UsageError):
+        explain(engine, "ship", "a", dense_weight=-1.0)
