@@ -10,7 +10,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,6 +47,24 @@ def load_config(path: Path | None, kind: type[T], overrides: Mapping[str, object
                 place = place.setdefault(parent, {})
             place[name] = value
     return _build(kind, table, str(path) if path else "the command line", "")
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, object]:
+    """Turn `key=value` pairs into overrides; a value is TOML, or else taken as a string.
+
+    Raises:
+        UsageError: a pair has no equals sign.
+    """
+    overrides: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"a setting is given as KEY=VALUE, found {pair!r}")
+        try:
+            overrides[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            overrides[key] = value
+    return overrides
 
 
 def save_config(config: object, path: Path) -> None:

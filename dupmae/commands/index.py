@@ -1,0 +1,74 @@
+"""`index`: from a corpus file, or the built-in demo corpus, to an index folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dupmae.commands.options import (
+    index_option,
+    json_option,
+    load_encoder,
+    model_option,
+    threads_option,
+)
+from dupmae.errors import UsageError
+
+if TYPE_CHECKING:
+    from dupmae.engine import Manifest
+
+
+@click.command()
+@click.argument("corpus", required=False, type=click.Path(path_type=Path))
+@click.option("--demo", is_flag=True, help="Index the built-in demo corpus: Python's own docs.")
+@index_option
+@model_option
+@click.option("--replace", is_flag=True, help="Replace the index that is there.")
+@threads_option
+@json_option
+def index(
+    corpus: Path | None,
+    demo: bool,
+    index_folder: Path,
+    model: str | None,
+    replace: bool,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Index CORPUS, a JSON-lines file with "_id", "text" and perhaps "title" on each line.
+
+    Other keys of a line are kept as the document's metadata; the file may be gzipped. The index
+    appears when it is complete: a build that is stopped leaves what was there before.
+    """
+    if demo == (corpus is not None):
+        raise UsageError("give a corpus file, or --demo for the built-in one")
+    from dupmae.engine import build_index, read_corpus
+    from dupmae.eval import demo_documents
+
+    documents = demo_documents() if corpus is None else read_corpus(corpus)
+    started = time.monotonic()
+    manifest = build_index(documents, load_encoder(model, threads), index_folder, replace=replace)
+    seconds = time.monotonic() - started
+    if as_json:
+        click.echo(json.dumps(_summary(manifest, index_folder, seconds)))
+    else:
+        click.echo(
+            f"indexed {manifest.documents:,} documents in {seconds:.1f} s "
+            f"({manifest.documents / seconds:.1f} a second) into {index_folder}",
+            err=True,
+        )
+
+
+def _summary(manifest: Manifest, folder: Path, seconds: float) -> dict[str, object]:
+    return {
+        "index": str(folder),
+        "documents": manifest.documents,
+        "bytes": sum(file.size for file in manifest.files),
+        "encoder": manifest.encoder_name,
+        "seal": manifest.encoder_seal,
+        "seconds": round(seconds, 3),
+    }

@@ -1,0 +1,55 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+
+if TYPE_CHECKING:
+    from dupmae.encoder import Encoder
+
+DEFAULT_INDEX = Path("dupmae.index")
+"""Where the bare `index` writes and the bare `search` reads."""
+
+index_option = click.option(
+    "--index",
+    "index_folder",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_INDEX,
+    show_default=True,
+    help="The index folder.",
+)
+model_option = click.option(
+    "--model",
+    metavar="FOLDER",
+    help="A model folder, or a name on the Hugging Face hub.  [default: the shipped dupmae-mini]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads of the encoder.  [default: all]"
+)
+
+
+def weight_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --dense-weight and --sparse-weight."""
+    for name, part in (
+        ("--sparse-weight", "w_s, of the sparse"),
+        ("--dense-weight", "w_d, of the dense"),
+    ):
+        command = click.option(
+            name,
+            type=click.FloatRange(0),
+            help=f"{part} part of the score.  [default: the model's, 1]",
+        )(command)
+    return command
+
+
+def load_encoder(model: str | None, threads: int | None = None) -> Encoder:
+    """Load the named model, or the shipped one."""
+    from dupmae.encoder import Encoder  # imports torch
+
+    return Encoder.load(model, threads=threads)

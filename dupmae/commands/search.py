@@ -1,0 +1,197 @@
+"""`search` and `explain`: asking an index, and taking one score apart."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dupmae.commands.options import (
+    index_option,
+    json_option,
+    load_encoder,
+    model_option,
+    threads_option,
+    weight_options,
+)
+from dupmae.errors import UsageError
+
+if TYPE_CHECKING:
+    from dupmae.engine import Explanation, SearchEngine
+    from dupmae.types import Document, SearchResult
+
+SNIPPET = 200
+"""Characters of a document's text that are shown."""
+
+
+@click.command()
+@click.argument("query")
+@click.option("-k", default=10, show_default=True, help="How many documents to return.")
+@index_option
+@model_option
+@weight_options
+@threads_option
+@json_option
+def search(
+    query: str,
+    k: int,
+    index_folder: Path,
+    model: str | None,
+    dense_weight: float | None,
+    sparse_weight: float | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Find the k documents that score highest for QUERY, exactly and proven."""
+    with _open(query, index_folder, model, threads, dense_weight, sparse_weight) as engine:
+        result = engine.search(query, k)
+        ids = [hit.doc_id for hit in result.hits]
+        documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
+        show = _answer_json if as_json else _answer_text
+        click.echo(show(result, documents, len(engine)))
+
+
+@click.command()
+@click.argument("query")
+@click.argument("doc_id")
+@index_option
+@model_option
+@weight_options
+@threads_option
+@json_option
+def explain(
+    query: str,
+    doc_id: str,
+    index_folder: Path,
+    model: str | None,
+    dense_weight: float | None,
+    sparse_weight: float | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Take the score of document DOC_ID for QUERY apart: its dense part and each of its terms."""
+    from dupmae.engine import explain as take_apart
+
+    with _open(query, index_folder, model, threads, dense_weight, sparse_weight) as engine:
+        explanation = take_apart(engine, query, doc_id)
+        show = _explanation_json if as_json else _explanation_text
+        click.echo(show(explanation, len(engine)))
+
+
+def _open(
+    query: str,
+    folder: Path,
+    model: str | None,
+    threads: int | None,
+    dense_weight: float | None,
+    sparse_weight: float | None,
+) -> SearchEngine:
+    if not query.strip():
+        raise UsageError("the query is empty; give at least one word")
+    from dupmae.engine import SearchEngine, read_manifest
+
+    read_manifest(folder)  # a missing index is said before the encoder is loaded
+    encoder = load_encoder(model, threads)
+    return SearchEngine.open(
+        folder,
+        encoder,
+        dense_weight=encoder.heads.dense_weight if dense_weight is None else dense_weight,
+        sparse_weight=encoder.heads.sparse_weight if sparse_weight is None else sparse_weight,
+    )
+
+
+def _answer_json(result: SearchResult, documents: list[Document], _total: int) -> str:
+    hits = [
+        {
+            "rank": rank,
+            "id": hit.doc_id,
+            "score": hit.score,
+            "dense": hit.dense,
+            "sparse": hit.sparse,
+            "title": document.title,
+            "text": document.text,
+            "metadata": dict(document.metadata),
+        }
+        for rank, (hit, document) in enumerate(zip(result.hits, documents, strict=True), start=1)
+    ]
+    answer: dict[str, Any] = {
+        "query": result.query,
+        "proven": result.proven,
+        "bound": result.bound if math.isfinite(result.bound) else None,
+        "depth": result.depth,
+        "hits": hits,
+    }
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def _answer_text(result: SearchResult, documents: list[Document], total: int) -> str:
+    lines = []
+    for rank, (hit, document) in enumerate(zip(result.hits, documents, strict=True), start=1):
+        lines.append(
+            f"{rank:>3}. {hit.score:.4f}  (dense {hit.dense:.4f}, sparse {hit.sparse:.4f})  "
+            f"{hit.doc_id}"
+        )
+        text = " ".join(document.text.split())
+        snippet = text if len(text) <= SNIPPET else f"{text[:SNIPPET].rsplit(' ', 1)[0]} …"
+        lines += [f"     {line}" for line in (document.title, snippet) if line]
+    if result.proven:
+        rest = total - len(result.hits)
+        what = f"none of the other {rest:,} documents scores more" if rest else "all documents"
+        lines.append(f"proven: {what} (list depth {result.depth})")
+    else:
+        lines.append(f"not proven: another document may score up to {result.bound:.4f}")
+    return "\n".join(lines)
+
+
+def _explanation_json(explanation: Explanation, total: int) -> str:
+    return json.dumps(
+        {
+            "query": explanation.query,
+            "id": explanation.doc_id,
+            "rank": explanation.rank,
+            "documents": total,
+            "score": explanation.score,
+            "dense_weight": explanation.weights.dense,
+            "sparse_weight": explanation.weights.sparse,
+            "dense": explanation.dense,
+            "sparse": explanation.sparse,
+            "terms": [
+                {
+                    "term": term.text,
+                    "query_weight": term.query_weight,
+                    "document_weight": term.document_weight,
+                    "product": term.product,
+                }
+                for term in explanation.terms
+            ],
+            "missing": [
+                {"term": term.text, "query_weight": term.query_weight}
+                for term in explanation.missing
+            ],
+        },
+        ensure_ascii=False,
+    )
+
+
+def _explanation_text(explanation: Explanation, total: int) -> str:
+    weights = explanation.weights
+    lines = [
+        f"{explanation.doc_id}: rank {explanation.rank:,} of {total:,}, score {explanation.score:.4f}",
+        f"  = {weights.dense:g} × dense {explanation.dense:.4f}"
+        f" + {weights.sparse:g} × sparse {explanation.sparse:.4f}",
+    ]
+    if explanation.terms:
+        width = max(len(term.text) for term in explanation.terms)
+        lines.append(f"  {'term':<{width + 4}}   query × document = part of sparse")
+        lines += [
+            f"    {term.text:<{width + 2}} {term.query_weight:8.4f} × {term.document_weight:8.4f}"
+            f" = {term.product:.4f}"
+            for term in explanation.terms
+        ]
+    if explanation.missing:
+        absent = ", ".join(f"{term.text} ({term.query_weight:.4f})" for term in explanation.missing)
+        lines.append(f"  query terms that the document lacks: {absent}")
+    return "\n".join(lines)

@@ -1,0 +1,94 @@
+"""`pretrain` and `finetune`: one config each, from a TOML file and a few flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dupmae.errors import UsageError
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="Settings in TOML; recipes/ has examples."
+)
+start_option = click.option(
+    "--start", metavar="FOLDER", help="The model to start from: a folder, or a name on the hub."
+)
+set_option = click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one setting, such as --set trainer.learning_rate=1e-4.",
+)
+steps_option = click.option("--steps", type=click.IntRange(1), help="Optimizer steps in all.")
+
+
+def _out_option(default: str) -> Any:
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path(default),
+        show_default=True,
+        help="The run's folder; a run that was stopped goes on from its checkpoint there.",
+    )
+
+
+@click.command()
+@click.argument("corpus", nargs=-1, type=click.Path(path_type=Path))
+@config_option
+@start_option
+@_out_option("runs/pretrain")
+@steps_option
+@set_option
+def pretrain(
+    corpus: tuple[Path, ...],
+    config: Path | None,
+    start: str | None,
+    out: Path,
+    steps: int | None,
+    pairs: tuple[str, ...],
+) -> None:
+    """Pre-train an encoder with DupMAE on CORPUS files (JSON lines with "text", or plain text).
+
+    Without a corpus it trains the shipped model on the built-in demo corpus, and says so.
+    """
+    from dupmae.config import load_config, parse_overrides
+    from dupmae.pretrain import PretrainConfig
+    from dupmae.pretrain import pretrain as run
+
+
+@click.command()
+@click.argument("rows", nargs=-1, type=click.Path(path_type=Path))
+@config_option
+@start_option
+@click.option("--teacher", metavar="FOLDER", help="A mean-pooled sentence encoder to learn from.")
+@_out_option("runs/finetune")
+@steps_option
+@set_option
+def finetune(
+    rows: tuple[Path, ...],
+    config: Path | None,
+    start: str | None,
+    teacher: str | None,
+    out: Path,
+    steps: int | None,
+    pairs: tuple[str, ...],
+) -> None:
+    """Fine-tune an encoder on ROWS files: JSON lines with "query" and "text".
+
+    A line may also have "title", "negatives" (texts) and a teacher's "scores" of the text and its
+    negatives.
+    """
+    from dupmae.config import load_config, parse_overrides
+    from dupmae.finetune import FinetuneConfig
+    from dupmae.finetune import finetune as run
+
+    overrides: dict[str, object] = {
+        "start.model": start,
+        "start.teacher": teacher,
+        "data.files": [str(path) for path in rows] or None,
+        "trainer.steps": steps,
+    }
+    run(load_config(config, FinetuneConfig, overrides | parse_overrides(pairs)), out)
+    click.echo(f"the model is in {out / 'model'}", err=True)
