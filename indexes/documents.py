@@ -16,8 +16,8 @@ from dupmae.indexes.npy import publish
 from dupmae.types import Document, Int64
 
 _APPLICATION_ID = 0x44754D41  # "DuMA": tells this file from any other SQLite database
-_SCHEMA = f"""
-    PRAGMA application_id = {_APPLICATION_ID};
+# A row's leading columns are read without its text, which may fill many pages.
+_TABLE = """
     CREATE TABLE documents (
         ordinal INTEGER PRIMARY KEY,
         doc_id TEXT NOT NULL UNIQUE,
@@ -26,7 +26,6 @@ _SCHEMA = f"""
         text TEXT NOT NULL
     )
 """
-# A row's leading columns are read without its text, which may fill many pages.
 _INSERT = "INSERT INTO documents VALUES (?, ?, ?, ?, ?)"
 
 
@@ -34,21 +33,23 @@ class DocumentWriter:
     """Writes documents in one transaction; the file appears under its name when closed.
 
     After an error the writer is of no more use but to be discarded, which the context manager
-    does: it closes at the end and leaves no file if an error passes through.
+    does: it closes at the end and leaves no unfinished file if an error passes through.
     """
 
     def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
         self._partial.unlink(missing_ok=True)
         self._count = 0
         self._connection = sqlite3.connect(self._partial, isolation_level=None)
         # Until it is published the file is worth nothing, so nothing guards it meanwhile.
-        self._connection.execute("PRAGMA journal_mode = OFF")
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.execute("PRAGMA cache_size = -65536")  # KiB: ids are not in order
-        self._connection.executescript(_SCHEMA)
-        self._connection.execute("BEGIN")
+        self._execute("PRAGMA journal_mode = OFF")
+        self._execute("PRAGMA synchronous = OFF")
+        self._execute("PRAGMA cache_size = -65536")  # KiB: the index of ids is written all over
+        self._execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        self._execute(_TABLE)
+        self._execute("BEGIN")
 
     def __len__(self) -> int:
         return self._count
@@ -62,7 +63,7 @@ class DocumentWriter:
         """
         for document in documents:
             try:
-                self._connection.execute(_INSERT, (self._count, *_columns(document)))
+                self._execute(_INSERT, (self._count, *_columns(document)))
             except sqlite3.IntegrityError:
                 raise DataError(
                     f"the id {document.doc_id!r} repeats: document {self._count + 1} has it, and "
@@ -73,8 +74,6 @@ class DocumentWriter:
                     f"document {document.doc_id!r} holds half of a surrogate pair "
                     f"({error.object[error.start]!r}), which is no character; remove it"
                 ) from None
-            except sqlite3.Error as error:
-                raise OSError(f"cannot write {self._partial}: {error}") from error
             self._count += 1
 
     def close(self) -> None:
@@ -83,15 +82,12 @@ class DocumentWriter:
         Raises:
             OSError: if the disk is full or fails.
         """
-        try:
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise OSError(f"cannot write {self._partial}: {error}") from error
+        self._execute("COMMIT")
         self._connection.close()
         publish(self._partial, self._path)
 
     def discard(self) -> None:
-        """Give up: leave no file."""
+        """Give up: leave no unfinished file; nothing happens once closed."""
         self._connection.close()
         self._partial.unlink(missing_ok=True)
 
@@ -104,10 +100,17 @@ class DocumentWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self.discard()  # nothing is left to discard where all went well
+
+    def _execute(self, statement: str, values: tuple[int | str, ...] = ()) -> None:
+        try:
+            self._connection.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise OSError(f"cannot write {self._partial}: {error}") from error
 
 
 class DocumentStore:

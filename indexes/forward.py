@@ -23,7 +23,7 @@ class ForwardWriter:
     """Writes encoded documents block by block; memory is bounded by one block.
 
     The store is readable once `close` has returned. As a context manager it closes at the end
-    and leaves no file if an error passes through.
+    and leaves no unfinished file if an error passes through.
     """
 
     def __init__(self, folder: Path, dim: int) -> None:
@@ -64,6 +64,11 @@ class ForwardWriter:
         for writer in self._writers():
             writer.close()
 
+    def discard(self) -> None:
+        """Give up: leave no unfinished file."""
+        for writer in self._writers():
+            writer.discard()
+
     def __enter__(self) -> ForwardWriter:
         return self
 
@@ -73,11 +78,11 @@ class ForwardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            for writer in self._writers():
-                writer.discard()
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self.discard()  # nothing is left to discard where all went well
 
     def _writers(self) -> tuple[NpyWriter, ...]:
         return self._dense, self._indptr, self._terms, self._weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,9 @@ class NpyWriter:
         publish(self._partial, self._path)
 
     def discard(self) -> None:
-        """Give up: leave no file."""
-        self._file.close()
+        """Give up: leave no unfinished file; nothing happens once closed."""
+        with suppress(OSError):  # on a full disk, closing fails to write what is buffered
+            self._file.close()
         self._partial.unlink(missing_ok=True)
 
     def _write_header(self) -> None:

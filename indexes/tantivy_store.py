@@ -58,14 +58,17 @@ class TantivyImpactIndex:
         """Index vectors in a folder, in memory bounded by the vocabulary and Tantivy's heap.
 
         Args:
-            folder: made if missing; must not hold an index yet.
+            folder: made if missing.
             vectors: N documents, may be memory-mapped; read three times.
             vocabulary_size: above all terms.
             levels: cells a term, ≥ 1.
 
         Raises:
-            OSError: if Tantivy cannot write.
+            FileExistsError: if the folder holds an index, which Tantivy would add to.
+            OSError: if the disk is full or fails.
         """
+        if (folder / "meta.json").exists():
+            raise FileExistsError(f"{folder} holds an index already; remove it first")
         folder.mkdir(parents=True, exist_ok=True)
         cells = ImpactCells.fit(vectors, vocabulary_size, levels)
         tops = NpyWriter(folder / "tops.npy", np.float32, (levels,))
@@ -89,7 +92,7 @@ class TantivyImpactIndex:
         try:
             with _linked(folder) as links:
                 index = tantivy.Index.open(str(links))
-                index.config_reader("manual")  # else a thread watches the folder for changes
+                index.config_reader("manual")  # else a thread may open all files once more
                 return cls(index, tops)
         except ValueError as error:
             raise IndexMissingError(f"{folder} is damaged ({error}); build it again") from error
@@ -130,7 +133,7 @@ def _write(folder: Path, vectors: SparseVectors, cells: ImpactCells) -> None:
         .build()
     )
     # One thread keeps documents in order and is kept busy by this one, which makes the tokens.
-    writer = tantivy.Index(schema, str(folder), reuse=False).writer(_HEAP_BYTES, num_threads=1)
+    writer = tantivy.Index(schema, str(folder)).writer(_HEAP_BYTES, num_threads=1)
     with tqdm(total=len(vectors), desc="sparse index", unit="doc", disable=None) as progress:
         for start in range(0, len(vectors), _BLOCK):
             block = vectors.rows(start, min(start + _BLOCK, len(vectors)))

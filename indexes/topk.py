@@ -11,7 +11,7 @@ def top_k(scores: Float64, k: int, ordinals: Int64 | None = None) -> Ranking:
     """Return the k best as a ranking; of documents tied at the last place the smallest ordinals.
 
     Args:
-        scores: (n,) float64 without NaN.
+        scores: (n,) float64, finite.
         k: how many, ≥ 0; above n means all.
         ordinals: (n,) int64, distinct, in any order; 0..n-1 if not given.
     """

@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# How long one example takes says more about a busy machine than about the code.
+settings.register_profile("dupmae", deadline=None)
+settings.load_profile("dupmae")
 
 SHARED = Path(os.environ.get("DUPMAE_SHARED", Path(__file__).parents[1].parent / "shared"))
 
