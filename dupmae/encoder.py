@@ -59,6 +59,7 @@ class Encoder:
         self._model = model.eval().to(self._device)
         self._tokenizer = tokenizer
         self._tokens = Tokens(tokenizer, self._device)
+        self._special_ids = frozenset(tokenizer.all_special_ids)
         self._is_term_V = self._tokens.ordinary(
             torch.arange(self._tokens.vocabulary_size, device=self._device)
         )
@@ -154,10 +155,12 @@ class Encoder:
         ids = self._token_ids(texts, max_length)
         budget = CPU_BATCH_TOKENS if self._device.type == "cpu" else DEVICE_BATCH_TOKENS
         for batch in _batches([len(text_ids) for text_ids in ids], budget):
-            input_ids_BL, mask_BL = self._tokens.batch([ids[i] for i in batch])
+            batch_ids = [ids[position] for position in batch]
+            input_ids_BL, mask_BL = self._tokens.batch(batch_ids)
             hidden_BLD = self._model.hidden_states(input_ids_BL, mask_BL)
             dense[batch] = self._model.dense(hidden_BLD[:, 0]).cpu().numpy()
-            for place, row in self._sparse(input_ids_BL, hidden_BLD, as_query=as_query):
+            voting_BL = self._tokens.ordinary(input_ids_BL)
+            for place, row in self._sparse(batch_ids, hidden_BLD, voting_BL, as_query=as_query):
                 rows[batch[place]] = row
         return Encoded(dense, SparseVectors.from_rows(rows))
 
@@ -167,14 +170,18 @@ class Encoder:
             return self._tokens.ids([_readable(text[:longest]) for text in texts], max_length)
 
     def _sparse(
-        self, input_ids_BL: Tensor, hidden_BLD: Tensor, *, as_query: bool
+        self,
+        ids: Sequence[Sequence[int]],
+        hidden_BLD: Tensor,
+        voting_BL: Tensor,
+        *,
+        as_query: bool,
     ) -> Iterator[tuple[int, _Row]]:
-        """Yield the sparse vector of each text of a batch that has any tokens that vote."""
-        voting_BL = self._tokens.ordinary(input_ids_BL)
+        """Yield place and sparse vector of each text of a batch that has tokens that vote."""
         states_TD = self._model.transform(hidden_BLD[voting_BL])
         lengths = voting_BL.sum(dim=1).tolist()
         places = [place for place, length in enumerate(lengths) if length]
-        own = [input_ids_BL[place][voting_BL[place]].unique() for place in places]
+        own = [self._own_terms(ids[place]) for place in places]
         pooled = self._pool(states_TD, [lengths[place] for place in places], own)
         for place, own_N, (terms, logits) in zip(places, own, pooled, strict=True):
             weights = self._weights(terms, logits, own_N)
@@ -183,6 +190,10 @@ class Encoder:
                 weights = self._model.weigh_query(weights.unsqueeze(0), cls_BD, terms)[0]
             k = self.heads.k_query if as_query else self.heads.k_document
             yield place, top_terms(terms.int().cpu().numpy(), weights.cpu().numpy(), k)
+
+    def _own_terms(self, text_ids: Sequence[int]) -> Tensor:
+        """Return the distinct terms (N,) of a text, increasing."""
+        return torch.tensor(sorted({*text_ids} - self._special_ids), device=self._device)
 
     def _pool(
         self, states_TD: Tensor, lengths: Sequence[int], own: Sequence[Tensor]

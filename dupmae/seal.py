@@ -19,6 +19,8 @@ SEAL_VERSION = 1
 
 _ARCHITECTURE = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 """What decides vectors and cannot be read off the shapes of the weights."""
+_TOKENIZER = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
+"""Sections of tokenizer.json that turn text into ids; the encoder sets truncation and padding."""
 _SCORE_ONLY = ("dense_weight", "sparse_weight")
 """Settings that weigh the two parts of a score and leave the vectors alone."""
 
@@ -30,20 +32,18 @@ def model_seal(
 
     Args:
         model: its weights are hashed by name, so their order does not matter.
-        tokenizer: its own truncation and padding are left out, the encoder sets both.
+        tokenizer: as it works now, whatever files it came from.
         dtype: hash the weights as they will be once saved in this type and loaded again.
     """
     settings = asdict(model.heads)
     for name in _SCORE_ONLY:
         del settings[name]
     tokens = json.loads(tokenizer.backend_tokenizer.to_str())
-    for name in ("truncation", "padding"):
-        tokens.pop(name, None)
     description = {
         "seal": SEAL_VERSION,
         "heads": settings,
         "architecture": {name: getattr(model.lm.config, name) for name in _ARCHITECTURE},
-        "tokenizer": tokens,
+        "tokenizer": {name: tokens.get(name) for name in _TOKENIZER},
         "special_ids": sorted(tokenizer.all_special_ids),
     }
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())

@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import json
+import math
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
+
+from dupmae import encoder as encoder_module
+from dupmae.encoder import Encoder
+from dupmae.errors import CheckpointError, UsageError
+from dupmae.types import Encoded
+
+TOLERANCE = 1e-5
+TEXTS = [
+    "ba",
+    "be bade fifo",
+    "",
+    " ".join(WORDS[:90]),
+    "ba be bi ba be bi",
+    "12 34",
+    "zuzo [SEP] [MASK] ga 99",
+    "lulu mimi nono",
+    "q w e r t y",
+] + [" ".join(WORDS[i : i + 3 + i % 7]) for i in range(0, 80, 5)]
+
+
+def tiny_encoder(**settings: object) -> Encoder:
+    return Encoder(tiny_model(**settings), tiny_tokenizer(), "tiny")
+
+
+def bags(encoded: Encoded) -> list[dict[int, float]]:
+    encoded.sparse.check()
+    return [dict(zip(t.tolist(), w.tolist(), strict=True)) for t, w in encoded.sparse]
+
+
+def assert_same(one: Encoded, other: Encoded, tolerance: float = TOLERANCE) -> None:
+    np.testing.assert_allclose(one.dense, other.dense, rtol=0, atol=tolerance)
+    for bag, other_bag in zip(bags(one), bags(other), strict=True):
+        assert bag == pytest.approx(other_bag, rel=0, abs=tolerance)
+
+
+@torch.no_grad()
+def slow_encode(encoder: Encoder, text: str, *, as_query: bool) -> tuple[list[float], dict]:
+    """Encode one text by the definition, from Hugging Face's own logits, term by term."""
+    model, tokenizer, heads = encoder._model, encoder._tokenizer, encoder.heads
+    length = heads.max_query_length if as_query else heads.max_document_length
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"][: length - 2]
+    ids = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
+    output = model.lm(input_ids=torch.tensor([ids]), output_hidden_states=True)
+    cls = output.hidden_states[-1][0, 0]
+    dense = (model.cls_projection.weight @ cls).tolist()
+    if heads.normalize:
+        norm = math.sqrt(sum(x * x for x in dense))
+        dense = [x / norm for x in dense]
+    weights: dict[int, float] = {}
+    logits = output.logits[0].tolist()
+    votes = [place for place, t in enumerate(ids) if t not in tokenizer.all_special_ids]
+    for term in set(range(len(VOCABULARY))) - set(tokenizer.all_special_ids):
+        logit = max((logits[place][term] for place in votes), default=-1.0)
+        weight = math.log1p(max(0.0, logit))
+        if heads.activation == "log1p2_relu":
+            weight = math.log1p(weight)
+        weights[term] = weight if term in ids else weight * heads.expansion
+    if as_query:
+        factors = model.query_term_weight.tolist()
+        weights = {term: w * max(0.0, factors[term]) for term, w in weights.items()}
+        if heads.normalize_query_terms:
+            norm = math.sqrt(sum(w * w for w in weights.values())) or 1.0
+            weights = {term: w / norm for term, w in weights.items()}
+        gain = math.exp(float(model.query_log_gain(cls)))
+        weights = {term: w * gain for term, w in weights.items()}
+    k = heads.k_query if as_query else heads.k_document
+    best = sorted(weights, key=lambda term: (-weights[term], term))[:k]
+    return dense, {term: weights[term] for term in best if weights[term] > 0}
+
+
+SETTINGS = [
+    {"expansion": 0.0},
+    {"expansion": 0.3},
+    {"expansion": 1.0},
+    {"expansion": 0.3, "normalize_query_terms": True},
+    {"expansion": 0.0, "normalize_query_terms": True, "k_query": 2},
+    {"activation": "log1p2_relu", "normalize": False, "k_document": 5},
+    {"k_document": 1000, "k_query": 1000},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("as_query", [False, True], ids=["documents", "queries"])
+def test_vectors_equal_a_slow_loop_over_single_texts(settings, as_query):
+    encoder = tiny_encoder(**settings)
+    encoded = (encoder.encode_queries if as_query else encoder.encode_documents)(TEXTS)
+    for dense, bag, text in zip(encoded.dense, bags(encoded), TEXTS, strict=True):
+        expected_dense, expected_bag = slow_encode(encoder, text, as_query=as_query)
+        np.testing.assert_allclose(dense, expected_dense, rtol=0, atol=TOLERANCE)
+        assert bag == pytest.approx(expected_bag, rel=0, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("expansion", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("budget", [1, 50, 100_000])
+def test_vectors_do_not_depend_on_the_batch_or_its_order(monkeypatch, expansion, budget):
+    encoder = tiny_encoder(expansion=expansion)
+    usual = encoder.encode_documents(TEXTS)
+    monkeypatch.setattr(encoder_module, "CPU_BATCH_TOKENS", budget)
+    assert_same(usual, encoder.encode_documents(TEXTS))
+    backwards = encoder.encode_documents(TEXTS[::-1])
+    assert_same(
+        usual,
+        Encoded(
+            backwards.dense[::-1].copy(), type(usual.sparse).from_rows([*backwards.sparse][::-1])
+        ),
+    )
+
+
+def test_batches_hold_every_text_once_within_the_budget():
+    lengths = [7, 3, 3, 9, 40, 2]
+    batches = list(encoder_module._batches(lengths, 12))
+    assert sorted(place for batch in batches for place in batch) == list(range(6))
+    assert all(
+        len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 12
+        for batch in batches
+    )
+
+
+def test_without_expansion_a_text_has_only_its_own_terms():
+    encoder = tiny_encoder(expansion=0.0)
+    (bag,) = bags(encoder.encode_documents(["ba be bade"]))
+    assert bag
+    assert set(encoder.term_texts(list(bag))) <= {"ba", "be", "##de"}
+
+
+def test_without_expansion_the_vocabulary_is_never_projected(monkeypatch):
+    monkeypatch.setattr(encoder_module, "pool_vocabulary", None)
+    assert len(tiny_encoder(expansion=0.0).encode_documents(TEXTS)) == len(TEXTS)
+
+
+@pytest.mark.parametrize("expansion", [0.0, 1.0])
+def test_special_ids_are_never_terms(expansion):
+    encoder = tiny_encoder(expansion=expansion, k_document=1000)
+    specials = set(tiny_tokenizer().all_special_ids)
+    for bag in bags(encoder.encode_documents(TEXTS)):
+        assert not specials & bag.keys()
+
+
+@pytest.mark.parametrize("text", ["", "   ", "12 34", "[MASK] [SEP]", "\ud800", "🦊"])
+@pytest.mark.parametrize("expansion", [0.0, 1.0])
+def test_a_text_without_ordinary_tokens_has_a_dense_vector_and_no_terms(text, expansion):
+    encoder = tiny_encoder(expansion=expansion)
+    for encoded in (encoder.encode_documents([text]), encoder.encode_queries([text])):
+        assert np.linalg.norm(encoded.dense[0]) == pytest.approx(1, abs=1e-6)
+        assert bags(encoded) == [{}]
+
+
+def test_lone_surrogates_leave_the_rest_of_the_text_readable():
+    encoder = tiny_encoder(expansion=0.0, k_document=3)
+    assert bags(encoder.encode_documents(["ba \ud800 be"]))[0].keys() == (
+        bags(encoder.encode_documents(["ba ? be"]))[0].keys()
+    )
+
+
+def test_a_long_text_is_read_up_to_the_maximum_length():
+    encoder = tiny_encoder(max_document_length=12, max_query_length=7)
+    long, text = " ".join(WORDS * 20), " ".join(WORDS[:10])
+    assert_same(encoder.encode_documents([long]), encoder.encode_documents([text]))
+    assert_same(encoder.encode_queries([long]), encoder.encode_queries([" ".join(WORDS[:5])]))
+
+
+def test_characters_beyond_any_reach_are_not_tokenised():
+    encoder = tiny_encoder(max_document_length=12)
+    text = "ba " * 1_000_000
+    assert_same(encoder.encode_documents([text]), encoder.encode_documents(["ba " * 10]))
+
+
+def test_no_texts_give_no_vectors():
+    encoded = tiny_encoder().encode_documents([])
+    assert encoded.dense.shape == (0, 16)
+    assert len(encoded.sparse) == 0
+
+
+def test_all_that_comes_out_is_numpy():
+    encoded = tiny_encoder().encode_queries(["ba be"])
+    arrays = (encoded.dense, encoded.sparse.indptr, encoded.sparse.terms, encoded.sparse.weights)
+    assert all(type(array) is np.ndarray for array in arrays)
+
+
+def test_rows_of_the_model_beyond_the_tokenizer_are_no_terms():
+    model = tiny_model(k_document=1000)
+    model.lm.resize_token_embeddings(256)
+    model.query_term_weight = torch.nn.Parameter(torch.ones(256))
+    encoder = Encoder(model, tiny_tokenizer(), "padded")
+    assert encoder.vocabulary_size == len(VOCABULARY)
+    assert encoder.encode_documents(TEXTS).sparse.terms.max() < len(VOCABULARY)
+
+
+def test_threads_may_encode_queries_and_documents_at_once():
+    encoder = tiny_encoder()
+    usual = encoder.encode_queries(TEXTS), encoder.encode_documents(TEXTS)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(5):
+                assert_same(encoder.encode_queries(TEXTS), usual[0])
+                assert_same(encoder.encode_documents(TEXTS), usual[1])
+        except BaseException as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failures
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_encoder().save(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def test_a_saved_encoder_loads_with_the_same_name_settings_vectors_and_seal(folder):
+    encoder, loaded = tiny_encoder(), Encoder.load(folder)
+    assert (loaded.name, loaded.heads, loaded.seal) == ("tiny", encoder.heads, encoder.seal)
+    assert (loaded.dense_dim, loaded.vocabulary_size) == (16, len(VOCABULARY))
+    assert_same(encoder.encode_documents(TEXTS), loaded.encode_documents(TEXTS), 0)
+    assert_same(encoder.encode_queries(TEXTS), loaded.encode_queries(TEXTS), 0)
+
+
+def test_half_precision_halves_the_file_and_barely_moves_the_vectors(folder, tmp_path):
+    encoder = tiny_encoder(k_document=1000, k_query=1000)
+    encoder.save(tmp_path / "half", half_precision=True)
+    whole, half = (path / "model.safetensors" for path in (folder, tmp_path / "half"))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    loaded = Encoder.load(tmp_path / "half")
+    one, other = encoder.encode_documents(TEXTS), loaded.encode_documents(TEXTS)
+    np.testing.assert_allclose(one.dense, other.dense, rtol=0, atol=1e-2)
+    assert loaded.seal != encoder.seal
+    assert loaded.seal in (tmp_path / "half" / "README.md").read_text()
+
+
+def test_the_seal_is_that_of_a_second_load_even_after_use(folder):
+    used = Encoder.load(folder)
+    used.encode_queries(TEXTS)
+    assert used.seal == Encoder.load(folder).seal
+
+
+def test_settings_given_at_load_replace_the_folders(folder):
+    encoder = Encoder.load(folder, settings={"k_document": 2, "expansion": 0.0})
+    assert asdict(encoder.heads) == asdict(tiny_encoder().heads) | {
+        "k_document": 2,
+        "expansion": 0.0,
+    }
+    assert max(map(len, bags(encoder.encode_documents(TEXTS)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k_documents": 3}, "did you mean k_document"),
+        ({"k_query": 0}, "k_query must be at least 1"),
+        ({"dense_dim": 8}, "dense_dim is 8, but the model was made with 16"),
+        ({"max_query_length": 65}, "65 tokens, but the model has 64 positions"),
+        ({"activation": "none"}, "weights below 0"),
+    ],
+)
+def test_a_setting_that_cannot_be_served_is_refused(folder, settings, message):
+    with pytest.raises(UsageError, match=message):
+        Encoder.load(folder, settings=settings)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    for device in ("cuda:77", "no-such-device"):
+        with pytest.raises(UsageError, match=f"device '{device}' cannot be used"):
+            Encoder(tiny_model(), tiny_tokenizer(), "tiny", device=device)
+
+
+def test_the_number_of_threads_must_be_positive(folder):
+    with pytest.raises(UsageError, match="threads must be at least 1"):
+        Encoder.load(folder, threads=0)
+
+
+def test_threads_sets_what_torch_uses(folder):
+    before = torch.get_num_threads()
+    try:
+        Encoder.load(folder, threads=3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_missing_folder_is_a_checkpoint_error(tmp_path):
+    with pytest.raises(CheckpointError, match="no model folder"):
+        Encoder.load(tmp_path / "nothing")
+
+
+def test_term_texts_are_the_vocabularys_entries():
+    assert tiny_encoder().term_texts(np.array([5, 6, 2], dtype=np.int32)) == ["ba", "be", "[CLS]"]
+    assert json.dumps(tiny_encoder().term_texts([5])) == '["ba"]'
