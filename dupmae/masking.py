@@ -62,6 +62,8 @@ class WordPieces:
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerFast) -> WordPieces:
         """Read the special ids and the pieces off a WordPiece tokenizer."""
+        if tokenizer.mask_token_id is None:
+            raise UsageError("the model's tokenizer has no mask token; pre-training needs one")
         tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         return cls(
             tokenizer.cls_token_id,

@@ -74,7 +74,7 @@ class TokenBlocks:
         """Return the blocks' ids (B, N) and how many each has (B,); the rest of a row is 0."""
         start_B = self._offsets[numbers]
         count_B = self._offsets[numbers + 1] - start_B
-        place_N = np.arange(count_B.max())
+        place_N = np.arange(count_B.max(initial=0))
         inside_BN = place_N < count_B[:, None]
         tokens_BN = np.zeros(inside_BN.shape, dtype=np.int64)
         tokens_BN[inside_BN] = self._tokens[(start_B[:, None] + place_N)[inside_BN]]
@@ -85,7 +85,9 @@ def open_corpus(
     settings: CorpusSettings,
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
+    *,
     texts: Sequence[str] = (),
+    resuming: bool = False,
 ) -> TokenBlocks:
     """Return the corpus as blocks, packing it into `folder` unless it lies there already.
 
@@ -96,9 +98,11 @@ def open_corpus(
         tokenizer: its ids are stored.
         folder: of this corpus alone.
         texts: used when `settings.files` is empty.
+        resuming: the corpus must be the one that lies there.
 
     Raises:
-        DataError: a file is missing or no text, or nothing is left to train on.
+        DataError: a file is missing or no text, nothing is left to train on, or a resumed run's
+            corpus has changed.
     """
     files = [Path(name) for name in settings.files]
     for path in files:
@@ -108,6 +112,11 @@ def open_corpus(
         while not _is_packed(folder, fingerprint):
             time.sleep(0.2)
     elif not _is_packed(folder, fingerprint):
+        if resuming:
+            raise DataError(
+                f"the corpus is not the one that the run in {folder.parent} began with; "
+                "give it the same texts, or start a new run in another folder"
+            )
         source = chain.from_iterable(map(read_texts, files)) if files else texts
         pack(source, settings, tokenizer, folder, fingerprint)
     return TokenBlocks(folder)
