@@ -43,7 +43,10 @@ _Row = tuple[Int32, Float32]
 
 
 class Encoder:
-    """A model with its tokenizer, ready to encode; see the module for what it promises."""
+    """A model with its tokenizer, ready to encode; see the module for what it promises.
+
+    It takes the model over: moves it to `device` and puts it in evaluation mode.
+    """
 
     def __init__(
         self,
