@@ -12,8 +12,9 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from dupmae.errors import DataError
 from dupmae.types import Document
@@ -98,10 +99,10 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"cannot read {path} after line {number}: {error.strerror}") from error
 
 
-def _decompressed(raw: IO[bytes]) -> IO[bytes]:
+def _decompressed(raw: BufferedReader) -> BufferedReader | gzip.GzipFile:
     """Return a stream of plain bytes; only peeks, so that a pipe can be read as well."""
-    peek = raw.peek(len(_GZIP_MAGIC))  # type: ignore[attr-defined] # typeshed: IO hides it
-    return gzip.GzipFile(fileobj=raw) if peek.startswith(_GZIP_MAGIC) else raw
+    is_gzip = raw.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
+    return gzip.GzipFile(fileobj=raw) if is_gzip else raw
 
 
 def _document(line: bytes, where: str) -> Document:

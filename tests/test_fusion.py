@@ -145,9 +145,9 @@ def test_a_first_round_that_proves_nothing_is_followed_by_a_deeper_one() -> None
     # n = 2 lists D = 0 (8/8), 1 (7/8) and S = 5 (8/8), 3 (4/8): B = 7/8 + 4/8 = 11/8, but the
     # best exact score is 9/8 (document 3: 5/8 + 4/8). n = 8: B = 0 + 0, S being complete.
     stores = exact_stores(DENSE, SPARSE)
-    fused = fuse(encoded([[1]], [{0: 1}]), stores, 2, Weights(), first_depth=2)
-    assert fused.ranking.ordinals.tolist() == [3, 0]  # document 5 has 8/8 too, and comes later
-    assert fused.ranking.scores.tolist() == [9 / 8, 8 / 8]
+    fused = fuse(encoded([[1]], [{0: 1}]), stores, 1, Weights(), first_depth=2)
+    assert fused.ranking.ordinals.tolist() == [3]
+    assert fused.ranking.scores.tolist() == [9 / 8]
     assert (fused.proven, fused.bound, fused.depth) == (True, 0.0, 8)
 
 
@@ -159,9 +159,10 @@ def test_weights_change_scores_and_bound_by_the_same_rule() -> None:
     one = fuse(query, stores, 1, Weights(0.5, 3.0), first_depth=3)
     assert one.ranking.scores.tolist() == [24 / 8]
     assert (one.bound, one.depth) == (15 / 8, 3)
-    two = fuse(query, stores, 2, Weights(0.5, 3.0), first_depth=3)
+    # n = 4: D ends with 5/8 and S early, so B = 1/2·5/8 + 3·0 = 5/16.
+    two = fuse(query, stores, 2, Weights(0.5, 3.0), first_depth=4)
     assert two.ranking.scores.tolist() == [24 / 8, 29 / 16]
-    assert two.depth == 12
+    assert (two.bound, two.depth) == (5 / 16, 4)
 
 
 def test_a_dense_error_bound_can_undo_a_proof() -> None:
@@ -177,7 +178,7 @@ def test_a_dense_error_bound_can_undo_a_proof() -> None:
 
 def test_only_newly_listed_documents_are_scored_in_later_rounds() -> None:
     stores = exact_stores(DENSE, SPARSE)
-    fuse(encoded([[1]], [{0: 1}]), stores, 3, Weights(), first_depth=1)
+    fuse(encoded([[1]], [{0: 1}]), stores, 1, Weights(), first_depth=1)
     scored = [ordinal for call in stores.forward.scored for ordinal in call]
     assert len(stores.forward.scored) > 1
     assert sorted(scored) == sorted(set(scored))
@@ -196,13 +197,12 @@ def test_proven_queries_are_not_asked_about_again() -> None:
 def test_a_part_of_weight_zero_is_not_searched() -> None:
     stores = exact_stores(DENSE, SPARSE)
     query = encoded([[1]], [{0: 1}])
-    dense_only = fuse(query, stores, 2, Weights(1, 0), first_depth=3)
-    assert stores.sparse.asked == []
-    assert dense_only.ranking.ordinals.tolist() == [0, 1]
-    sparse_only = fuse(query, stores, 2, Weights(0, 1), first_depth=3)
-    assert stores.dense.asked == [(1, 3)]
-    assert sparse_only.ranking.ordinals.tolist() == [5, 3]
-    assert sparse_only.depth == 12  # documents 3 and 4 tie, and the list of three ends with a tie
+    dense_only = fuse(query, stores, 1, Weights(1, 0), first_depth=2)
+    assert (stores.dense.asked, stores.sparse.asked) == ([(1, 2)], [])
+    assert dense_only.ranking.ordinals.tolist() == [0]
+    sparse_only = fuse(query, stores, 1, Weights(0, 1), first_depth=2)
+    assert (stores.dense.asked, stores.sparse.asked) == ([(1, 2)], [(1, 2)])
+    assert sparse_only.ranking.ordinals.tolist() == [5]
 
 
 def test_without_dense_part_documents_that_share_no_term_follow_by_ordinal() -> None:
@@ -232,13 +232,27 @@ def test_a_tie_with_the_bound_is_no_proof_while_a_smaller_ordinal_is_unread() ->
 def test_negative_dense_scores_are_bounded_as_well() -> None:
     stores = exact_stores([[-1.0], [-2.0], [-3.0], [-4.0]], [{}, {}, {}, {0: 2.5}])
     fused = fuse(encoded([[1]], [{0: 1}]), stores, 1, Weights(), first_depth=1)
-    # n = 1: scores -1 and -4 + 2.5 = -1.5, B = -1 + 2.5; all are scored before -1 is proven.
-    assert (fused.ranking.ordinals.tolist(), fused.bound) == ([0], -np.inf)
+    # n = 2: D scores -1 and -2, S -4 + 2.5; S ends early, so B = -2 + 0, which -1 is above.
+    assert (fused.ranking.ordinals.tolist(), fused.ranking.scores.tolist()) == ([0], [-1])
+    assert (fused.bound, fused.depth) == (-2, 2)
 
 
 def test_an_index_without_documents_answers_nothing_and_says_it_is_proven() -> None:
     fused = fuse(encoded([[1]], [{0: 1}]), exact_stores([], []), 5, Weights())
     assert (len(fused.ranking), fused.proven, fused.bound, fused.depth) == (0, True, -np.inf, 0)
+
+
+def test_the_first_round_reads_twice_as_deep_as_hits_are_asked_for() -> None:
+    stores = exact_stores([[float(-i)] for i in range(100)], [{}] * 100)
+    fuse(encoded([[1]], [{}]), stores, 20, Weights(), first_depth=10)
+    assert stores.dense.asked == [(1, 40)]
+
+
+def test_queries_that_are_not_finite_are_a_bug_and_not_an_answer() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        fuse(encoded([[float("nan")]], [{}]), exact_stores(DENSE, SPARSE), 1, Weights())
+    with pytest.raises(ValueError, match="finite"):
+        fuse(encoded([[1]], [{0: float("inf")}]), exact_stores(DENSE, SPARSE), 1, Weights())
 
 
 def test_no_queries_have_no_answers() -> None:
