@@ -58,8 +58,7 @@ class NpyWriter:
         data_start = self._data_start
         self._file.seek(0)
         self._write_header()
-        if self._data_start != data_start:
-            raise AssertionError("the .npy header grew over the data")
+        assert self._data_start == data_start, "the .npy header grew over the data"
         self._file.close()
         publish(self._partial, self._path)
 

@@ -77,7 +77,7 @@ class TantivyImpactIndex:
         try:
             _write(folder, vectors, cells)
         except ValueError as error:  # how tantivy-py reports a full disk, and all else
-            raise OSError(f"Tantivy cannot write in {folder}: {error}") from error
+            raise OSError(f"cannot write {folder}, maybe a full disk: {error}") from error
 
     @classmethod
     def open(cls, folder: Path) -> TantivyImpactIndex:

@@ -43,7 +43,7 @@ SPARSE_STORES = {
     "tantivy": tantivy_index(31),
     "tantivy, 2 levels": tantivy_index(2),
 }
-MANY_EXAMPLES = settings(max_examples=60)  # each may write an index to the disk
+MANY_EXAMPLES = settings(max_examples=30)  # each may write an index to the disk
 
 
 @pytest.fixture(params=DENSE_STORES.values(), ids=DENSE_STORES)
