@@ -179,7 +179,8 @@ def _explanation_json(explanation: Explanation, total: int) -> str:
 def _explanation_text(explanation: Explanation, total: int) -> str:
     weights = explanation.weights
     lines = [
-        f"{explanation.doc_id}: rank {explanation.rank:,} of {total:,}, score {explanation.score:.4f}",
+        f"{explanation.doc_id}: rank {explanation.rank:,} of {total:,}, "
+        f"score {explanation.score:.4f}",
         f"  = {weights.dense:g} × dense {explanation.dense:.4f}"
         f" + {weights.sparse:g} × sparse {explanation.sparse:.4f}",
     ]

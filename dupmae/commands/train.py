@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
-
-from dupmae.errors import UsageError
 
 config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="Settings in TOML; recipes/ has examples."

@@ -1,0 +1,328 @@
+"""The commands, run in this process on a tiny model, and what they say to bad input."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_model import tiny_model, tiny_tokenizer
+
+from dupmae.checkpoint import save_model
+from dupmae.cli import main
+
+CORPUS = [
+    {"_id": "sea", "title": "da ba", "text": "be bi bo ba"},
+    {"_id": "sky", "title": "", "text": "ka ke ki ko", "year": 2020},
+    {"_id": "sun", "text": "ra re ri ro ba be"},
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(tiny_model(expansion=0.0), tiny_tokenizer(), folder, name="tiny")
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in CORPUS))
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def indexed(here: Path, corpus: Path, model: Path) -> Path:
+    assert run("index", str(corpus), "--model", str(model)).exit_code == 0
+    return here / "dupmae.index"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def one_line(result: Result, code: int, *words: str) -> None:
+    """Assert an exit code and exactly one line on stderr that holds all the words."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_the_bare_commands_index_and_then_search_the_folder_made_last(
+    indexed: Path, model: Path
+) -> None:
+    result = run("search", "ba be", "--model", str(model))
+    assert result.exit_code == 0
+    assert "1. " in result.stdout
+    assert "proven" in result.stdout
+    assert indexed.is_dir()
+
+
+def test_search_json_holds_the_ranking_its_parts_and_the_proof(indexed: Path, model: Path) -> None:
+    result = run("search", "ba be", "-k", "2", "--json", "--model", str(model))
+    answer = json.loads(result.stdout)
+    assert answer["proven"] is True
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2]
+    for hit in answer["hits"]:
+        assert hit["score"] == hit["dense"] + hit["sparse"]
+    assert answer["hits"][0]["score"] >= answer["hits"][1]["score"]
+    assert {"title", "text", "metadata", "id"} <= answer["hits"][0].keys()
+
+
+def test_weights_given_at_query_time_weigh_the_parts(indexed: Path, model: Path) -> None:
+    result = run(
+        "search", "ba be", "--json", "--dense-weight", "0", "--sparse-weight", "2",
+        "--model", str(model),
+    )  # fmt: skip
+    for hit in json.loads(result.stdout)["hits"]:
+        assert hit["score"] == 2 * hit["sparse"]
+
+
+def test_k_above_the_number_of_documents_returns_all(indexed: Path, model: Path) -> None:
+    answer = json.loads(run("search", "ba", "-k", "99", "--json", "--model", str(model)).stdout)
+    assert {hit["id"] for hit in answer["hits"]} == {"sea", "sky", "sun"}
+    assert answer["bound"] is None
+
+
+def test_explain_adds_up_to_the_score_that_search_gave(indexed: Path, model: Path) -> None:
+    hit = json.loads(run("search", "ba be", "--json", "--model", str(model)).stdout)["hits"][0]
+    taken = json.loads(run("explain", "ba be", hit["id"], "--json", "--model", str(model)).stdout)
+    assert taken["rank"] == 1
+    assert taken["score"] == hit["score"]
+    products = sum(term["product"] for term in taken["terms"])
+    assert taken["dense"] + products == pytest.approx(taken["score"], rel=1e-12)
+    text = run("explain", "ba be", hit["id"], "--model", str(model))
+    assert f"{hit['id']}: rank 1 of 3" in text.stdout
+
+
+def test_metadata_comes_back(indexed: Path, model: Path) -> None:
+    hits = json.loads(run("search", "ka ke", "--json", "--model", str(model)).stdout)["hits"]
+    (sky,) = [hit for hit in hits if hit["id"] == "sky"]
+    assert sky["metadata"] == {"year": 2020}
+
+
+@pytest.mark.parametrize("query", ["the", "🦜🦜", "ba " * 10_000, "\x00", "[MASK] [PAD]"])
+def test_odd_queries_are_answered(indexed: Path, model: Path, query: str) -> None:
+    answer = json.loads(run("search", query, "--json", "--model", str(model)).stdout)
+    assert len(answer["hits"]) == 3
+    assert answer["proven"]
+
+
+@pytest.mark.parametrize("query", ["", "  \n"])
+def test_an_empty_query_is_a_usage_error(indexed: Path, model: Path, query: str) -> None:
+    one_line(run("search", query, "--model", str(model)), 2, "query is empty")
+
+
+@pytest.mark.parametrize("k", ["0", "-3"])
+def test_k_below_one_is_a_usage_error(indexed: Path, model: Path, k: str) -> None:
+    one_line(run("search", "ba", "-k", k, "--model", str(model)), 2, k)
+
+
+def test_no_index_is_exit_3(here: Path, model: Path) -> None:
+    one_line(run("search", "ba", "--model", str(model)), 3, "dupmae.index")
+
+
+def test_a_half_deleted_index_is_exit_3(indexed: Path, model: Path) -> None:
+    weights = next(indexed.glob("segments/*/forward/weights.npy"))
+    weights.unlink()
+    one_line(run("search", "ba", "--model", str(model)), 3, "weights.npy")
+
+
+def test_a_newer_format_is_exit_3(indexed: Path, model: Path) -> None:
+    manifest = json.loads((indexed / "MANIFEST.json").read_text())
+    manifest["format_version"] = 99
+    (indexed / "MANIFEST.json").write_text(json.dumps(manifest))
+    one_line(run("search", "ba", "--model", str(model)), 3, "99")
+
+
+def test_another_encoder_is_exit_4(indexed: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    save_model(tiny_model(expansion=0.0, k_document=3), tiny_tokenizer(), other, name="other")
+    one_line(run("search", "ba", "--model", str(other)), 4, "tiny", "other")
+
+
+def test_an_unknown_document_is_exit_1(indexed: Path, model: Path) -> None:
+    one_line(run("explain", "ba", "moon", "--model", str(model)), 1, "moon")
+
+
+def test_a_missing_model_is_exit_1(indexed: Path) -> None:
+    one_line(run("search", "ba", "--model", "no/such/folder"), 1, "no/such/folder")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", ("line 2", "JSON")),
+        ("[1]", ("line 2",)),
+        ('{"text": "ba"}', ("line 2", "_id")),
+        ('{"_id": "x"}', ("line 2", "text")),
+        ('{"_id": "sea", "text": "ba"}', ("sea",)),
+        ('{"_id": "x", "text": null}', ("line 2", "text", "null")),
+        ('{"_id": "x", "text": 7}', ("line 2", "text", "number")),
+        ('{"_id": 7, "text": "ba"}', ("line 2", "_id")),
+        ('{"_id": "", "text": "ba"}', ("line 2", "_id")),
+    ],
+)
+def test_a_bad_corpus_line_is_named_and_leaves_the_index_as_it_was(
+    indexed: Path, model: Path, line: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    before = (indexed / "MANIFEST.json").read_bytes()
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(f"{json.dumps(CORPUS[0])}\n{line}\n")
+    one_line(run("index", str(bad), "--replace", "--model", str(model)), 1, *words)
+    assert (indexed / "MANIFEST.json").read_bytes() == before
+    assert run("search", "ba", "--model", str(model)).exit_code == 0
+    assert len(list(indexed.glob("segments/*"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["empty", "folder", "missing", "cut gzip", "latin-1"])
+def test_a_corpus_that_is_none_is_named(here: Path, model: Path, kind: str) -> None:
+    path = here / "bad"
+    content = {
+        "empty": b"",
+        "cut gzip": gzip.compress(json.dumps(CORPUS[0]).encode() * 50)[:-12],
+        "latin-1": b'{"_id": "x", "text": "\xe9"}\n',
+    }
+    if kind == "folder":
+        path.mkdir()
+    elif kind != "missing":
+        path.write_bytes(content[kind])
+    one_line(run("index", str(path), "--model", str(model)), 1, "bad")
+    assert not (here / "dupmae.index" / "MANIFEST.json").exists()
+
+
+@pytest.mark.parametrize("form", ["bom", "crlf", "gzip", "blank lines", "10 MB"])
+def test_corpora_in_odd_forms_are_read(here: Path, model: Path, form: str) -> None:
+    lines = [json.dumps(line) for line in CORPUS]
+    if form == "10 MB":
+        lines[0] = json.dumps({"_id": "sea", "text": "ba be " * 1_700_000})
+    data = "\n".join(lines).encode() + b"\n"
+    changed = {
+        "bom": b"\xef\xbb\xbf" + data,
+        "crlf": data.replace(b"\n", b"\r\n"),
+        "gzip": gzip.compress(data),
+        "blank lines": data.replace(b"\n", b"\n\n"),
+    }
+    (here / "corpus").write_bytes(changed.get(form, data))
+    result = run("index", "corpus", "--json", "--model", str(model))
+    assert json.loads(result.stdout)["documents"] == 3
+
+
+def test_an_index_is_not_replaced_unless_asked(indexed: Path, corpus: Path, model: Path) -> None:
+    one_line(run("index", str(corpus), "--model", str(model)), 2, "--replace", "3")
+    again = run("index", str(corpus), "--replace", "--model", str(model))
+    assert again.exit_code == 0
+
+
+def test_index_wants_a_corpus_or_the_demo(here: Path) -> None:
+    one_line(run("index"), 2, "--demo")
+
+
+def test_a_full_disk_leaves_the_old_index(indexed: Path, tmp_path: Path, model: Path) -> None:
+    before = (indexed / "MANIFEST.json").read_bytes()
+    big = tmp_path / "big.jsonl"
+    with big.open("w") as file:
+        for number in range(60):
+            file.write(json.dumps({"_id": str(number), "text": "ba be " * 5_000}) + "\n")
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that write fails with EFBIG
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "dupmae", "index", str(big), "--replace", "--model", str(model)],
+        capture_output=True, text=True, cwd=indexed.parent, preexec_fn=limit, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert (indexed / "MANIFEST.json").read_bytes() == before
+    assert len(list(indexed.glob("segments/*"))) == 1
+
+
+def test_ctrl_c_while_indexing_ends_cleanly_with_130(here: Path, model: Path) -> None:
+    fifo = here / "corpus"
+    os.mkfifo(fifo)  # never ends, so the build is certainly under way
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dupmae", "index", str(fifo), "--model", str(model)],
+        stderr=subprocess.PIPE, text=True, cwd=here,
+    )  # fmt: skip
+    with fifo.open("w") as corpus:
+        corpus.write(json.dumps(CORPUS[0]) + "\n")
+        corpus.flush()
+        while not (here / "dupmae.index").exists():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert not (here / "dupmae.index" / "MANIFEST.json").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["index"], ["search"], ["eval"], ["pretrain"], ["explain"]]
+)
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from dupmae.cli import main\n"
+        f"main({[*command, '--help']!r}, standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'faiss', 'tantivy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_eval_measures_a_collection_found_under_data(here: Path, model: Path, corpus: Path) -> None:
+    folder = here / "data" / "toy"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_bytes(corpus.read_bytes())
+    (folder / "queries.jsonl").write_text('{"_id": "sea", "text": "ba be"}\n')
+    (folder / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nsea\tsun\t1\nsea\tsea\t1\n"
+    )
+    arguments = ["eval", "--beir", "toy", "--data", "data", "--json", "--model", str(model)]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert list(report)[:6] == ["collection", "split", "systems", "proven", "model", "index"]
+    assert list(report["systems"]) == ["hybrid", "dense", "sparse"]
+    assert set(report["systems"]["hybrid"]) == {"nDCG@10", "R@100", "RR@10", "AP"}
+    assert report["proven"] == 1.0
+    assert report["dropped_self_hits"]["hybrid"] == 1
+    created = json.loads((here / "runs/eval/toy/index/MANIFEST.json").read_text())["created"]
+    lines = (here / "runs/eval/toy/hybrid.trec").read_text().splitlines()
+    assert [line.split()[2] for line in lines].count("sea") == 0
+
+    assert run(*arguments).exit_code == 0
+    again = json.loads((here / "runs/eval/toy/index/MANIFEST.json").read_text())["created"]
+    assert again == created, "an index of the same corpus and encoder is used again"
+
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "new", "text": "ba"}\n')
+    assert json.loads(run(*arguments).stdout)["documents"] == 4
+
+
+def test_an_unknown_collection_is_one_line(
+    here: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUPMAE_CACHE", str(here / "cache"))
+    one_line(run("eval", "--beir", "nonesuch", "--model", str(model)), 1, "nonesuch")
