@@ -11,7 +11,6 @@ Left out: blocks (`packing.py`), masks (`masking.py`), losses (`objective.py`), 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,7 +23,6 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 
 from dupmae.card import Card
 from dupmae.checkpoint import load_model, save_model, shipped_model
-from dupmae.config import load_config, save_config
 from dupmae.errors import UsageError
 from dupmae.folder import find_folder, read_tokenizer
 from dupmae.masking import (
@@ -39,8 +37,10 @@ from dupmae.model import DupMAE, HeadSettings
 from dupmae.objective import ObjectiveSettings, PretrainingObjective
 from dupmae.packing import CorpusSettings, TokenBlocks, open_corpus
 from dupmae.probe import probe_pairs
+from dupmae.processes import resolve_device
+from dupmae.run_folder import has_checkpoint, settle_config
 from dupmae.tokens import Tokens
-from dupmae.trainer import Part, TrainerSettings, resolve_device, run
+from dupmae.trainer import Part, TrainerSettings, run
 from dupmae.types import Int64
 
 
@@ -88,8 +88,6 @@ class PretrainConfig:
     """Blocks kept out of training, a tenth of all at most, whose beginnings ask for their ends."""
 
     def __post_init__(self) -> None:
-        if self.trainer.seed < 0:
-            raise UsageError(f"trainer.seed must not be negative, found {self.trainer.seed}")
         if self.probe_texts < 0:
             raise UsageError(f"probe_texts must not be negative, found {self.probe_texts}")
 
@@ -109,15 +107,10 @@ def pretrain(config: PretrainConfig, folder: Path, *, texts: Sequence[str] = ())
         DataError: the corpus cannot be read, is empty, or changed since the run began.
         CheckpointError: the start model or the checkpoint is missing, damaged or of another run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    resuming = (folder / "checkpoint.pt").exists()
-    if os.environ.get("RANK", "0") == "0":
-        if resuming:
-            _check_settings(config, folder / "config.toml")
-        save_config(config, folder / "config.toml")
+    settle_config(config, folder)
     model, tokenizer = _start(config)
     blocks = open_corpus(
-        config.corpus, tokenizer, folder / "corpus", texts=texts, resuming=resuming
+        config.corpus, tokenizer, folder / "corpus", texts=texts, resuming=has_checkpoint(folder)
     )
     run(PretrainTask(config, model, tokenizer, blocks), config.trainer, folder)
 
@@ -189,18 +182,6 @@ class PretrainTask:
         card = Card(base_model=Path(self._config.start.model).name)
         model = self._objective.model
         save_model(model, self._tokens.tokenizer, folder, name=self._config.name, card=card)
-
-
-def _check_settings(config: PretrainConfig, path: Path) -> None:
-    """Raise UsageError unless the run in this folder was begun with the same settings."""
-    begun = load_config(path, PretrainConfig, {})
-    for name in ("start", "corpus", "masking", "objective", "heads", "probe_texts"):
-        before, now = getattr(begun, name), getattr(config, name)
-        if before != now:
-            raise UsageError(
-                f"the run in {path.parent} was begun with {before}, not {now}; "
-                "give it the same settings, or start a new run in another folder"
-            )
 
 
 def _start(config: PretrainConfig) -> tuple[DupMAE, PreTrainedTokenizerFast]:

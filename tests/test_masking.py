@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_model import VOCABULARY, tiny_tokenizer
 
 from dupmae.errors import UsageError
 from dupmae.masking import (
@@ -19,7 +20,6 @@ from dupmae.masking import (
     number_words,
     random_bits,
 )
-from tiny_model import VOCABULARY, tiny_tokenizer
 
 PAD, CLS, SEP, MASK = 0, 2, 3, 4
 WORD, PIECE = 5, 6
@@ -235,5 +235,5 @@ def test_pieces_are_read_off_the_tokenizer() -> None:
 
 
 def test_rates_outside_0_to_1_are_refused() -> None:
-    with pytest.raises(UsageError, match="masking.encoder_rate must lie between 0 and 1"):
+    with pytest.raises(UsageError, match=r"masking\.encoder_rate must lie between 0 and 1"):
         MaskingSettings(encoder_rate=1.0)
