@@ -7,6 +7,17 @@ from typing import Any
 
 import click
 
+DEMO_RUN: dict[str, object] = {
+    "trainer.steps": 60,
+    "trainer.batch_size": 16,
+    "trainer.learning_rate": 5e-5,
+    "trainer.checkpoint_every": 20,
+    "trainer.probe_every": 30,
+    "trainer.log_every": 5,
+    "corpus.max_length": 128,
+}
+"""What the bare `pretrain` does: some minutes on a laptop, once over a good part of the demo."""
+
 config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="Settings in TOML; recipes/ has examples."
 )
@@ -55,6 +66,28 @@ def pretrain(
     from dupmae.config import load_config, parse_overrides
     from dupmae.pretrain import PretrainConfig
     from dupmae.pretrain import pretrain as run
+
+    overrides: dict[str, object] = {
+        "start.model": start,
+        "corpus.files": [str(path) for path in corpus] or None,
+        "trainer.steps": steps,
+    }
+    given = {name: value for name, value in overrides.items() if value is not None}
+    settings = load_config(config, PretrainConfig, given | parse_overrides(pairs))
+    texts = []
+    if not settings.corpus.files:
+        from dupmae.eval import demo_documents
+
+        texts = [document.content for document in demo_documents()]
+        click.echo(
+            f"no corpus given: pre-training on the built-in demo corpus, {len(texts):,} texts of "
+            "Python's own documentation",
+            err=True,
+        )
+        if config is None:
+            settings = load_config(None, PretrainConfig, DEMO_RUN | given | parse_overrides(pairs))
+    run(settings, out, texts=texts)
+    click.echo(f"the model is in {out / 'model'}", err=True)
 
 
 @click.command()
