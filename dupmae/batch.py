@@ -5,6 +5,7 @@ Each process draws its own rows; then all hold all of them, and each encodes its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,6 @@ class DataSettings:
     """Tokens read of a document in training."""
     held_out: int = 32
     """Last rows of each file that are never drawn and serve the probe."""
-
     sampled_terms: int = 0
     """Random vocabulary entries added to each batch's own; for training expansion."""
 
@@ -50,6 +50,27 @@ class DataSettings:
             raise UsageError("data.files names no training file")
         if self.shares and len(self.shares) != len(self.files):
             raise UsageError("data.shares must name one number for each of data.files")
+        if not all(0 <= share < math.inf for share in self.file_shares) or not any(
+            self.file_shares
+        ):
+            raise UsageError("data.shares must not be negative, and one must be above 0")
+        least = {"block": 1, "negatives": 0, "held_out": 0, "sampled_terms": 0}
+        least |= {"query_length": 3, "document_length": 3}  # room for [CLS], a token and [SEP]
+        for name, limit in least.items():
+            if getattr(self, name) < limit:
+                raise UsageError(
+                    f"data.{name} must be at least {limit}, found {getattr(self, name)}"
+                )
+        if not 0 <= self.span_queries <= 1:
+            raise UsageError(f"data.span_queries must lie in [0, 1], found {self.span_queries}")
+
+    @property
+    def file_shares(self) -> list[float]:
+        """`shares` as numbers."""
+        try:
+            return [float(share) for share in self.shares] or [1.0] * len(self.files)
+        except ValueError as error:
+            raise UsageError(f"data.shares must be numbers: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -70,7 +91,7 @@ class Batch:
     queries: Texts
     documents: Texts
     duplicates_BN: Tensor
-    """True where another column repeats the text of the query's own document."""
+    """True where another column is the query's own document again, or another cut of it."""
     given_columns_BG: Tensor
     """Columns of each query's own document and of its given negatives; −1 where there is none."""
     given_scores_BG: Tensor
@@ -93,10 +114,14 @@ class BatchSource:
                 )
 
     def draw(self, part: Part, batch_size: int) -> Batch:
-        """Return the batch of one part: `batch_size` rows of each process."""
+        """Return the batch of one part: `batch_size` rows of each process, all on every one.
+
+        Raises:
+            DataError: a row cannot be read.
+        """
         rows = _everyones(self._draw_rows(part, batch_size), part.world_size)
         limit = self._settings.negatives
-        texts = [row.text for row in rows]
+        texts, sources = [row.text for row in rows], [row.source for row in rows]
         columns = torch.full((len(rows), 1 + limit), -1)
         scores = torch.full((len(rows), 1 + limit), -torch.inf)
         for number, row in enumerate(rows):
@@ -106,6 +131,7 @@ class BatchSource:
             if row.scores:
                 scores[number, : len(known)] = torch.tensor(row.scores[: len(known)])
             texts.extend(own)
+            sources.extend(own)
         queries = self._texts([row.query for row in rows], self._settings.query_length)
         documents = self._texts(texts, self._settings.document_length)
         # Not the part's own generator: a column must mean the same term to every process.
@@ -117,7 +143,7 @@ class BatchSource:
         return Batch(
             queries,
             documents,
-            find_duplicates(texts, len(rows)).to(device),
+            find_duplicates(sources, len(rows)).to(device),
             columns.to(device),
             scores.to(device),
             vocabulary,
@@ -132,7 +158,7 @@ class BatchSource:
         return [(row.query, row.text) for row in rows]
 
     def sample_texts(self, count: int) -> list[str]:
-        """Return about `count` texts spread evenly over all files."""
+        """Return about `count` texts, up to twice that, spread evenly over each file."""
         each = -(-count // len(self.files))
         return [
             file[number].text
@@ -145,9 +171,9 @@ class BatchSource:
 
     def _draw_rows(self, part: Part, batch_size: int) -> list[Row]:
         s = self._settings
-        shares = [float(share) for share in s.shares] or [1.0] * len(self.files)
         chance = part.generator
-        file = self.files[int(torch.multinomial(torch.tensor(shares), 1, generator=chance))]
+        shares = torch.tensor(s.file_shares)
+        file = self.files[int(torch.multinomial(shares, 1, generator=chance))]
         rows = draw_rows(file, len(file) - s.held_out, batch_size, s.block, chance)
         cut = torch.rand(len(rows), generator=chance) < s.span_queries
         return [
@@ -163,7 +189,14 @@ def encode_shares(encode: Callable[[list[int]], Tensor], total: int, part: Part)
 
 
 def join_shares(mine: Tensor, positions: Sequence[int], total: int, world_size: int) -> Tensor:
-    """Return all texts' rows (total, P); gradients flow to this process's own."""
+    """Return all texts' rows (total, P); gradients flow to this process's own.
+
+    Args:
+        mine: (m, P), this process's rows.
+        positions: where these stand among all; no two processes share one.
+        total: texts of all processes.
+        world_size: number of processes.
+    """
     places = torch.tensor(positions, device=mine.device)
     values = torch.zeros(total, mine.shape[1], dtype=mine.dtype, device=mine.device)
     if world_size > 1:

@@ -7,16 +7,18 @@ a tuple of strings, or another config class (a TOML table). Its own checks run i
 from __future__ import annotations
 
 import json
+import math
 import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dupmae.errors import DataError, UsageError
+from dupmae.files import replacing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,11 +43,7 @@ def load_config(path: Path | None, kind: type[T], overrides: Mapping[str, object
     table = {} if path is None else _read_toml(path)
     for key, value in overrides.items():
         if value is not None:
-            *parents, name = key.split(".")
-            place = table
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[name] = value
+            _override(table, key, value)
     return _build(kind, table, str(path) if path else "the command line", "")
 
 
@@ -69,14 +67,31 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, object]:
 
 def save_config(config: object, path: Path) -> None:
     """Write the resolved config as TOML that `load_config` reads back to an equal value."""
-    path.write_text("\n".join(_toml_lines(config, "")).strip() + "\n", encoding="utf-8")
+    with replacing(path) as file:
+        file.write(("\n".join(_toml_lines(config, "")).strip() + "\n").encode())
 
 
-def config_dict(config: object) -> dict[str, Any]:
-    """Return the config as nested plain values, for JSON and checkpoints."""
+def flat_config(config: object, prefix: str = "") -> dict[str, object]:
+    """Return every setting under its dotted key, as `{"trainer.steps": 10}`."""
     assert is_dataclass(config)
-    assert not isinstance(config, type)
-    return asdict(config)
+    flat: dict[str, object] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            flat |= flat_config(value, f"{prefix}{field.name}.")
+        else:
+            flat[prefix + field.name] = value
+    return flat
+
+
+def _override(table: dict[str, Any], key: str, value: object) -> None:
+    """Put a value at a dotted key, making the tables on the way."""
+    *parents, name = key.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{key} cannot be set: {parent} is {table!r}, not a table")
+    table[name] = value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -120,6 +135,7 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         value = tuple(value) if fits else value
     elif hint is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = fits and math.isfinite(value)
         value = float(value) if fits else value
     else:
         fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
@@ -130,7 +146,13 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
 
 
 def _name(hint: Any) -> str:
-    return "a list of strings" if typing.get_origin(hint) is tuple else f"of type {hint.__name__}"
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a finite number",
+        str: "a string",
+    }
+    return names.get(hint, "a list of strings")
 
 
 def _toml_lines(config: object, prefix: str) -> list[str]:
@@ -145,5 +167,6 @@ def _toml_lines(config: object, prefix: str) -> list[str]:
 
 
 def _toml_value(value: object) -> str:
-    # JSON's spelling of strings, lists, numbers and booleans is TOML's.
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    # JSON's spelling of strings, lists, finite numbers and booleans is TOML's, but for one sign.
+    text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")

@@ -5,6 +5,8 @@ Shapes: B queries, N documents of the batch, V terms of the batch. A score matri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,8 +17,8 @@ def contrastive(scores_BN: Tensor, duplicates_BN: Tensor, temperature: float) ->
 
     Args:
         scores_BN: a query's score of each document; column i is query i's own.
-        duplicates_BN: True where a document's text is the text of the query's own document but
-            its column is another one; such columns are left out.
+        duplicates_BN: True where another column is the query's own document again; such columns
+            are left out, or the loss would push a text away from itself.
         temperature: scores are divided by it.
     """
     logits_BN = (scores_BN / temperature).masked_fill(duplicates_BN, -torch.inf)
@@ -27,13 +29,18 @@ def contrastive(scores_BN: Tensor, duplicates_BN: Tensor, temperature: float) ->
 def distillation(student_BN: Tensor, teacher_BN: Tensor, temperature: float) -> Tensor:
     """Return KL(teacher ‖ student), summed over documents and averaged over queries.
 
-    Entries that the teacher holds at −inf take no part. No gradient reaches the teacher.
+    Args:
+        student_BN: a query's score of each document.
+        teacher_BN: the same of the teacher, at least one of each query finite; entries at −inf
+            take no part, neither of the teacher nor of the student. No gradient reaches it.
+        temperature: both are divided by it.
     """
     absent_BN = torch.isinf(teacher_BN)
     log_teacher_BN = torch.log_softmax(teacher_BN.detach() / temperature, dim=-1)
     log_student_BN = torch.log_softmax(
         (student_BN / temperature).masked_fill(absent_BN, -torch.inf), dim=-1
     )
+    # −inf − −inf is no number; filled before the product, neither it nor its gradient gets out.
     gap_BN = (log_teacher_BN - log_student_BN).masked_fill(absent_BN, 0.0)
     return (log_teacher_BN.exp() * gap_BN).sum(dim=-1).mean()
 
@@ -41,10 +48,10 @@ def distillation(student_BN: Tensor, teacher_BN: Tensor, temperature: float) -> 
 def margin_mse(student_BN: Tensor, teacher_BN: Tensor) -> Tensor:
     """Return the mean squared error of margins over the first column, the relevant document.
 
-    Entries that the teacher holds at −inf take no part.
+    Pairs of which the teacher holds either score at −inf take no part.
     Source: Hofstätter et al. (2020), arXiv 2010.02666.
     """
-    present_BN = torch.isfinite(teacher_BN[:, 1:])
+    present_BN = torch.isfinite(teacher_BN[:, 1:]) & torch.isfinite(teacher_BN[:, :1])
     student_margin_BN = student_BN[:, :1] - student_BN[:, 1:]
     teacher_margin_BN = (teacher_BN[:, :1] - teacher_BN[:, 1:]).detach()
     gap_BN = (student_margin_BN - teacher_margin_BN).masked_fill(~present_BN, 0.0)
@@ -56,9 +63,11 @@ def flops(weights_BV: Tensor, threshold: int) -> Tensor:
 
     Args:
         weights_BV: term weights ≥ 0.
-        threshold: texts with at most this many active terms are not charged (an ℓ0 threshold).
+        threshold: texts with at most this many active terms are not charged (an ℓ0 threshold), so
+            that short texts need not get shorter.
 
-    Source: Paria et al. (ICLR 2020), equation 4; the threshold is OpenSearch's ℓ0 recipe.
+    Source: Paria et al. (ICLR 2020), arXiv 2004.05665; the threshold is the ℓ0 mask of Shen et al.,
+    arXiv 2504.14839.
     """
     charged_B1 = (weights_BV > 0).sum(dim=-1, keepdim=True) > threshold
     return (weights_BV * charged_B1).mean(dim=0).square().sum()
@@ -74,9 +83,9 @@ def alignment(dense_BP: Tensor, teacher_BP: Tensor) -> Tensor:
     return (1 - functional.cosine_similarity(dense_BP, teacher_BP.detach(), dim=-1)).mean()
 
 
-def find_duplicates(texts: list[str], queries: int) -> Tensor:
+def find_duplicates(texts: Sequence[str], queries: int) -> Tensor:
     """Return (B, N) bool: columns other than i that repeat the text of query i's own column i."""
-    first = {text: number for number, text in reversed(list(enumerate(texts)))}
-    group_N = torch.tensor([first[text] for text in texts])
+    groups: dict[str, int] = {}
+    group_N = torch.tensor([groups.setdefault(text, len(groups)) for text in texts])
     same_BN = group_N[:queries].unsqueeze(1) == group_N.unsqueeze(0)
     return same_BN & ~torch.eye(queries, len(texts), dtype=torch.bool)

@@ -24,6 +24,10 @@ class CheckpointError(DupMAEError):
     """A model folder or training checkpoint is missing, damaged or of another shape."""
 
 
+class TrainingError(DupMAEError):
+    """Training cannot go on: a loss or a gradient is not finite."""
+
+
 class IndexMissingError(DupMAEError):
     """There is no readable index where one was asked for: absent, damaged or of a newer format."""
 

@@ -22,19 +22,22 @@ from torch import Tensor, nn
 from dupmae.batch import Batch, BatchSource, DataSettings, join_shares
 from dupmae.card import Card
 from dupmae.checkpoint import load_model, save_model
-from dupmae.config import save_config
 from dupmae.errors import UsageError
 from dupmae.initialise import fit_cls_projection, fit_mlm_head, set_query_weights
 from dupmae.model import DupMAE, HeadSettings
 from dupmae.probe import probe_pairs
+from dupmae.processes import resolve_device
 from dupmae.represent import Representation, by_length, represent
 from dupmae.retrieval_loss import LossSettings, RetrievalLoss
+from dupmae.run_folder import has_checkpoint, settle_config
 from dupmae.teachers import DenseTeacher, LexicalTeacher
 from dupmae.tokens import Tokens
-from dupmae.trainer import Part, TrainerSettings, resolve_device, run
+from dupmae.trainer import Part, TrainerSettings, run
 
 LEXICAL_SAMPLE = 20_000
 """Texts from which idf and the mean length are counted; more change BM25's order little."""
+_FREE_SETTINGS = ("name", "chunk_size", "gradient_cache")
+"""What a resumed run may change: without dropout, it alters no gradient beyond rounding."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class StartSettings:
     """Texts for that."""
     dropout: float = 0.1
     """Dropout while training."""
+
+    def __post_init__(self) -> None:
+        if self.fit_texts < 1:
+            raise UsageError(f"start.fit_texts must be at least 1, found {self.fit_texts}")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"start.dropout must lie in [0, 1), found {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,10 @@ class FinetuneConfig:
     """Compute each chunk twice and keep no graph between."""
 
     def __post_init__(self) -> None:
+        if self.chunk_size < 1:
+            raise UsageError(f"chunk_size must be at least 1, found {self.chunk_size}")
+        if self.start.fit_heads and not self.loss.lexical_scale:
+            raise UsageError("start.fit_heads needs loss.lexical_scale above 0, a query's gain")
         if self.loss.needs_cosine and not self.start.teacher:
             raise UsageError("loss.alignment, teacher_sum and teacher_dense need start.teacher")
         if not self.loss.has_terms:
@@ -83,9 +96,16 @@ def finetune(config: FinetuneConfig, folder: Path) -> None:
     """Fine-tune into `folder`, going on from its checkpoint if there is one.
 
     Writes `config.toml`, `log.jsonl`, `checkpoint.pt` and, at the end, `model/`.
+
+    Raises:
+        UsageError: settings do not fit each other, the data, or the run that is to be resumed.
+        DataError: a file or row of it cannot be read.
+        CheckpointError: the start model, the teacher or the checkpoint is missing, damaged or of
+            another run.
+        TrainingError: a loss or gradient is not finite.
+        KeyboardInterrupt: the run was interrupted; what was done is saved.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    save_config(config, folder / "config.toml")
+    settle_config(config, folder, free=_FREE_SETTINGS)
     run(FinetuneTask(config, folder), config.trainer, folder)
 
 
@@ -101,16 +121,24 @@ class FinetuneTask:
     """What `trainer.run` trains when fine-tuning."""
 
     def __init__(self, config: FinetuneConfig, folder: Path) -> None:
+        """Load the start model, fit the heads that are to be fitted, and open the data.
+
+        Args:
+            config: all settings.
+            folder: of the run; compressed data is unpacked there.
+        """
         self._config = config
         loaded = load_model(config.start.model, heads=config.heads)
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self._start_name = loaded.name
+        _check_lengths(config.data, self._model)
         device = resolve_device(config.trainer.device)
         self._model.to(device)
         self._tokens = Tokens(self._tokenizer, device)
         self._source = BatchSource(config.data, self._tokens, folder / "data")
-        teacher = DenseTeacher(config.start.teacher, device) if config.start.teacher else None
+        teacher = self._load_teacher(device)
         lexical = self._fit_lexical()
-        if config.start.fit_heads and not (folder / "checkpoint.pt").exists():
+        if config.start.fit_heads and not has_checkpoint(folder):
             self._fit_heads(lexical, teacher)
         for module in self._model.modules():
             if isinstance(module, nn.Dropout):
@@ -126,7 +154,7 @@ class FinetuneTask:
 
     def save(self, folder: Path) -> None:
         """Write the model folder."""
-        card = Card(base_model=Path(self._config.start.model).name)
+        card = Card(base_model=self._start_name)
         save_model(self._model, self._tokenizer, folder, name=self._config.name, card=card)
 
     def probe(self) -> dict[str, float]:
@@ -162,7 +190,8 @@ class FinetuneTask:
         for as_query, side in ((True, batch.queries), (False, batch.documents)):
             mine = range(part.rank, len(side), part.world_size)
             for chunk in by_length([len(side.ids[i]) for i in mine], self._config.chunk_size):
-                seed = part.generator.initial_seed() + len(chunks)
+                # Distinct for all chunks of all processes: ranks differ in the lowest bits.
+                seed = part.generator.initial_seed() + len(chunks) * part.world_size
                 chunks.append(_Chunk(as_query, [mine[i] for i in chunk], seed))
         return chunks
 
@@ -178,6 +207,18 @@ class FinetuneTask:
                 as_query=chunk.as_query,
             )
 
+    def _load_teacher(self, device: torch.device) -> DenseTeacher | None:
+        start, dense_dim = self._config.start, self._model.heads.dense_dim
+        if not start.teacher:
+            return None
+        teacher = DenseTeacher(start.teacher, device)
+        if teacher.dim != dense_dim and (self._config.loss.alignment or start.fit_heads):
+            raise UsageError(
+                f"start.teacher's vectors have {teacher.dim} dimensions, heads.dense_dim is "
+                f"{dense_dim}; loss.alignment and start.fit_heads need them to be equal"
+            )
+        return teacher
+
     def _fit_lexical(self) -> LexicalTeacher:
         texts = self._source.sample_texts(LEXICAL_SAMPLE)
         ids = self._tokens.ids(texts, self._config.data.document_length)
@@ -190,6 +231,16 @@ class FinetuneTask:
         if teacher is not None:
             fit_cls_projection(self._model, self._tokens, texts, length, teacher)
         set_query_weights(self._model, lexical, self._config.loss.lexical_scale)
+
+
+def _check_lengths(data: DataSettings, model: DupMAE) -> None:
+    longest = max(data.query_length, data.document_length)
+    positions = model.lm.config.max_position_embeddings
+    if longest > positions:
+        raise UsageError(
+            f"data.query_length and document_length must not exceed the start model's {positions} "
+            f"positions, found {longest}"
+        )
 
 
 def _join(

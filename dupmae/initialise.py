@@ -73,7 +73,7 @@ def fit_mlm_head(
     head.transform.LayerNorm.weight.fill_(float(own_logit / own))
     head.bias.fill_(margin - own_logit)
     own = (model.transform(states) * embeddings[ids]).sum(dim=1) + head.bias[ids]
-    low, middle, high = own.quantile(torch.tensor([0.02, 0.5, 0.98])).tolist()
+    low, middle, high = own.quantile(own.new_tensor([0.02, 0.5, 0.98])).tolist()
     logger.info("MLM head fitted: own logits %.2f (2 %%: %.2f, 98 %%: %.2f)", middle, low, high)
 
 
@@ -81,7 +81,7 @@ def fit_mlm_head(
 def fit_cls_projection(
     model: DupMAE, tokens: Tokens, texts: Sequence[str], max_length: int, teacher: DenseTeacher
 ) -> None:
-    """Fit W_cls so that [CLS] predicts the teacher's vector of the same text."""
+    """Fit W_cls so that [CLS] predicts the teacher's vector, of the same length, of a text."""
     targets = teacher.encode(texts, max_length)
     states = []
     for start in range(0, len(texts), 32):
@@ -95,8 +95,9 @@ def fit_cls_projection(
 
 @torch.no_grad()
 def set_query_weights(model: DupMAE, lexical: LexicalTeacher, gain: float) -> None:
-    """Set the query's term weights to idf, the largest 1, and the gain to a constant."""
-    model.query_term_weight.copy_(lexical.idf / lexical.idf.max())
+    """Set the query's term weights to idf, the largest 1, and the gain to a constant above 0."""
+    # Some models pad their vocabulary with rows without a text; those keep a weight of 1.
+    model.query_term_weight[: len(lexical.idf)] = lexical.idf / lexical.idf.max()
     model.query_log_gain.weight.zero_()
     model.query_log_gain.bias.fill_(math.log(gain))
 
@@ -122,6 +123,8 @@ def _ridge(features: Tensor, targets: Tensor, intercept: bool = True) -> tuple[T
     y_mean = y.mean(0) if intercept else torch.zeros_like(y[0])
     x, y = x - x_mean, y - y_mean
     gram = x.T @ x
-    penalty = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    penalty = (
+        RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    )
     weight = torch.linalg.solve(gram + penalty, x.T @ y)
     return weight.float(), (y_mean - x_mean @ weight).float()

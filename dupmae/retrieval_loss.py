@@ -6,13 +6,14 @@ Scores are those of the raw sum and of its two parts. Source of the self-distill
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from dupmae import contrastive as losses
 from dupmae.batch import Batch, Texts, encode_shares
+from dupmae.errors import UsageError
 from dupmae.model import HeadSettings
 from dupmae.represent import Representation
 from dupmae.teachers import DenseTeacher, LexicalTeacher
@@ -21,7 +22,7 @@ from dupmae.trainer import Part
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of the loss terms, all 0 but the contrastive one."""
+    """Weights of the loss terms, all 0 but the contrastive one, and what the terms need."""
 
     temperature: float = 0.05
     """Scores are divided by it in every softmax."""
@@ -54,6 +55,15 @@ class LossSettings:
     flops_ramp: float = 0.33
     """Share of the steps over which the regulariser rises quadratically."""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise UsageError(
+                    f"loss.{field.name} must not be negative, found {getattr(self, field.name)}"
+                )
+        if self.temperature == 0:
+            raise UsageError("loss.temperature must be above 0, found 0.0")
+
     @property
     def needs_cosine(self) -> bool:
         """Whether a dense teacher is used."""
@@ -85,17 +95,26 @@ class RetrievalLoss:
     def __call__(
         self, queries: Representation, documents: Representation, batch: Batch, part: Part
     ) -> dict[str, Tensor]:
-        """Return "loss" and its terms, each with its weight applied, and the active terms."""
+        """Return "loss", its terms with their weights applied, and a document's active terms.
+
+        Args:
+            queries: of the whole batch, B.
+            documents: of the whole batch, N.
+            batch: their texts, and which belong together.
+            part: the step, and this process's place.
+        """
         dense_BN = queries.dense @ documents.dense.T
         sparse_BN = queries.sparse @ documents.sparse.T
         sum_BN = self.heads.dense_weight * dense_BN + self.heads.sparse_weight * sparse_BN
         scores = {"dense": dense_BN, "sparse": sparse_BN, "sum": sum_BN}
         terms = {
             **self._labels(scores, batch),
+            **self._given_scores(sum_BN, batch),
             **self._teachers(scores, queries, documents, batch, part),
             **self._regularisers(queries, documents, part),
         }
-        total = torch.stack(list(terms.values())).sum()
+        # Without any term (given scores alone, and no row has some) the gradient is 0, not absent.
+        total = torch.stack(list(terms.values()) or [0.0 * sum_BN.sum()]).sum()
         active = (documents.sparse.detach() > 0).float().sum(dim=1).mean()
         return {"loss": total, **terms, "active_terms": active}
 
@@ -117,18 +136,23 @@ class RetrievalLoss:
                 losses.distillation(scores["dense"], scores["sum"], s.temperature)
                 + losses.distillation(scores["sparse"], scores["sum"], s.temperature)
             )
-        if s.needs_given_scores:
-            student_BG = scores["sum"].gather(1, batch.given_columns_BG.clamp(min=0))
-            teacher_BG = batch.given_scores_BG
-            known_B = torch.isfinite(teacher_BG).sum(dim=1) > 1
-            if known_B.any():
-                student_BG, teacher_BG = student_BG[known_B], teacher_BG[known_B]
-                terms["given_kl"] = s.given_kl * losses.distillation(
-                    student_BG, teacher_BG, s.temperature
-                )
-                terms["given_margin_mse"] = s.given_margin_mse * losses.margin_mse(
-                    student_BG, teacher_BG
-                )
+        return terms
+
+    def _given_scores(self, sum_BN: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Learn from the rows' own teacher scores, where a row has at least two."""
+        s = self.settings
+        known_B = torch.isfinite(batch.given_scores_BG).sum(dim=1) > 1
+        if not (s.needs_given_scores and known_B.any()):
+            return {}
+        student_BG = sum_BN.gather(1, batch.given_columns_BG.clamp(min=0))[known_B]
+        teacher_BG = batch.given_scores_BG[known_B]
+        terms: dict[str, Tensor] = {}
+        if s.given_kl:
+            kl = losses.distillation(student_BG, teacher_BG, s.temperature)
+            terms["given_kl"] = s.given_kl * kl
+        if s.given_margin_mse:
+            mse = losses.margin_mse(student_BG, teacher_BG)
+            terms["given_margin_mse"] = s.given_margin_mse * mse
         return terms
 
     def _teachers(

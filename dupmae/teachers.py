@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from dupmae.errors import CheckpointError
 from dupmae.folder import find_folder
+from dupmae.weights import first_line
 
 
 class DenseTeacher:
@@ -29,11 +30,18 @@ class DenseTeacher:
             self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"no teacher can be loaded from {folder}: {error}") from error
+            raise CheckpointError(
+                f"no teacher can be loaded from {folder}: {first_line(error)}"
+            ) from error
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return int(self._model.config.hidden_size)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], max_length: int, batch_size: int = 32) -> Tensor:
-        """Return unit vectors (n, P) in the order of the texts."""
+        """Return unit vectors (n, P) of n ≥ 1 texts, cut to `max_length` tokens, in their order."""
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
         pieces = []
         for start in range(0, len(order), batch_size):
@@ -61,7 +69,7 @@ class LexicalTeacher:
     idf: Tensor
     """(V,) float32, ln(1 + (N − df + .5) / (df + .5))."""
     mean_length: float
-    """Mean number of tokens of a document."""
+    """Mean number of tokens of a document, above 0."""
     k1: float = 0.9
     b: float = 0.4
 
@@ -75,10 +83,14 @@ class LexicalTeacher:
             total += len(ids)
             count += 1
         idf = np.log1p((count - frequency + 0.5) / (frequency + 0.5))
-        return cls(torch.from_numpy(idf).float(), total / max(count, 1))
+        # Never 0, which would divide lengths: texts may all be empty.
+        return cls(torch.from_numpy(idf).float(), max(total, 1) / max(count, 1))
 
     def score(self, query_ids: Sequence[Tensor], document_ids: Sequence[Tensor]) -> Tensor:
-        """Return BM25 scores (B, N) of texts given as ids without specials."""
+        """Return BM25 scores (B, N) on the CPU, of texts given as ids without specials.
+
+        Source: Robertson and Zaragoza (2009), with Lucene's idf.
+        """
         vocabulary = torch.cat([*query_ids, *document_ids]).unique()
         query_BV = (_counts(query_ids, vocabulary) > 0) * self.idf[vocabulary]
         frequency_NV = _counts(document_ids, vocabulary)

@@ -19,7 +19,7 @@ class Tokens:
         self._special_ids = torch.tensor(sorted(tokenizer.all_special_ids), device=self.device)
 
     def ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
-        """Return each text's ids with [CLS] and [SEP], cut to `max_length`."""
+        """Return each text's ids with [CLS] and [SEP], cut to `max_length` in all."""
         if not texts:
             return []
         encoded = self.tokenizer(
@@ -30,7 +30,7 @@ class Tokens:
         return ids
 
     def batch(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Pad ids to (B, L); return them with their attention mask (B, L)."""
+        """Pad ids of at least one text to (B, L); return them with their attention mask (B, L)."""
         longest = max(map(len, ids))
         input_ids_BL = torch.full((len(ids), longest), self.tokenizer.pad_token_id or 0)
         mask_BL = torch.zeros(len(ids), longest, dtype=torch.long)

@@ -4,28 +4,33 @@ All randomness of a step comes from (seed, step, part, rank), so a resumed run d
 unbroken one would have drawn, and the checkpoint needs no generator state. Several processes
 (`torchrun`) each accumulate their own parts; gradients are averaged over them before the step.
 
-Left out: what a step computes (`pretrain.py`, `finetune.py`).
+Left out: what a step computes (`pretrain.py`, `finetune.py`), how processes talk
+(`processes.py`), the files of a run (`run_folder.py`).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import nn
 from tqdm import tqdm
 
-from dupmae.errors import CheckpointError, UsageError
+from dupmae.errors import TrainingError, UsageError
+from dupmae.processes import Processes, process_group, resolve_device
+from dupmae.run_folder import Means, RunLog, load_checkpoint, save_checkpoint
+
+__all__ = ["Part", "Task", "TrainerSettings", "freeze", "resolve_device", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +42,7 @@ class TrainerSettings:
     steps: int = 1000
     """Optimizer steps in all."""
     seed: int = 0
-    """Start of every random number of the run."""
+    """Start of every random number of the run, ≥ 0."""
     batch_size: int = 32
     """Sequences or queries a part and process."""
     accumulation: int = 1
@@ -65,12 +70,18 @@ class TrainerSettings:
     probe_every: int = 500
     """Steps between probe measures; 0 probes at the start and the end only."""
     log_every: int = 10
-    """Steps between lines of the log, each the mean over them."""
+    """Steps between lines of the log, each the mean over them, or over those since a resume."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"trainer.{name} must be at least 1, found {getattr(self, name)}")
+        for name in (
+            "seed", "weight_decay", "max_grad_norm", "threads", "freeze_layers", "probe_every",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value < 0:
+                raise UsageError(f"trainer.{name} must not be negative, found {value}")
         if not 0 <= self.warmup <= 1:
             raise UsageError(f"trainer.warmup must lie in [0, 1], found {self.warmup}")
         if self.learning_rate <= 0:
@@ -123,49 +134,35 @@ def run(task: Task, settings: TrainerSettings, folder: Path) -> None:
     SIGTERM ends the run after the step under way, with a checkpoint to go on from.
 
     Raises:
-        CheckpointError: the checkpoint is of another run (steps, seed, sizes or parameters).
+        CheckpointError: the checkpoint is damaged or of another run (steps, seed, sizes or
+            parameters), or cannot be written.
+        TrainingError: a loss or gradient is not finite.
         KeyboardInterrupt: the run was interrupted; what was done is saved.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with process_group(settings) as (rank, world_size):
+    with process_group(resolve_device(settings.device)) as processes:
         folder.mkdir(parents=True, exist_ok=True)
-        loop = _Loop(task, settings, folder, rank, world_size)
+        loop = _Loop(task, settings, folder, processes)
         loop.resume()
         loop.go()
-        if rank == 0:
+        if processes.rank == 0:
             task.save(folder / "model")
 
 
-def resolve_device(name: str) -> torch.device:
-    """Turn a device setting into a device; with several processes, each gets its own GPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(name)
-
-
-@contextmanager
-def process_group(settings: TrainerSettings) -> Iterator[tuple[int, int]]:
-    """Join torchrun's processes, if it started this one; yield (rank, number of processes)."""
-    if "WORLD_SIZE" not in os.environ:
-        yield 0, 1
-        return
-    on_gpu = resolve_device(settings.device).type == "cuda"
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
-    try:
-        yield distributed.get_rank(), distributed.get_world_size()
-    finally:
-        distributed.destroy_process_group()
-
-
 def freeze(model: nn.Module, embeddings: bool, layers: int) -> None:
-    """Turn off gradients of the embeddings and of the lowest layers of a BERT body."""
+    """Turn off gradients of the embeddings and of the lowest layers of a BERT body.
+
+    Raises:
+        UsageError: the body has fewer layers.
+    """
+    low = [f".encoder.layer.{index}." for index in range(layers)]
+    names = [name for name, _ in model.named_parameters()]
+    if low and not any(low[-1] in name for name in names):
+        raise UsageError(f"trainer.freeze_layers is {layers}, but the model has fewer layers")
     for name, parameter in model.named_parameters():
         in_embeddings = ".embeddings." in name
-        in_low_layer = any(f".encoder.layer.{index}." in name for index in range(layers))
-        if (embeddings and in_embeddings) or in_low_layer:
+        if (embeddings and in_embeddings) or any(layer in name for layer in low):
             parameter.requires_grad_(False)
 
 
@@ -177,25 +174,30 @@ def learning_rate_factor(step: int, settings: TrainerSettings) -> float:
     return (settings.steps - step) / max(1.0, settings.steps - warm)
 
 
-def _part_seed(seed: int, step: int, part: int, rank: int) -> int:
-    # Distinct for all steps below 2^32, parts and ranks below 2^12; the generator mixes the bits.
-    return (((seed & 0xFF) << 56) | (step << 24) | (part << 12) | rank) & (2**63 - 1)
+def part_seed(seed: int, step: int, part: int, rank: int) -> int:
+    """Return the start of one part's random numbers, in [0, 2^63).
+
+    Distinct for all steps below 2^32 and parts and ranks below 2^12; torch's generators mix the
+    bits. A seed's bits beyond the seven that have a place of their own are spread over all.
+    """
+    own = (seed & 0x7F) << 56 | step << 24 | part << 12 | rank
+    return (own ^ (seed >> 7) * 0x9E3779B97F4A7C15) & (2**63 - 1)  # the golden ratio · 2^64
 
 
 class _Loop:
     def __init__(
-        self, task: Task, settings: TrainerSettings, folder: Path, rank: int, world_size: int
+        self, task: Task, settings: TrainerSettings, folder: Path, processes: Processes
     ) -> None:
         self.task, self.settings, self.folder = task, settings, folder
-        self.rank, self.world_size = rank, world_size
-        self.device = resolve_device(settings.device)
-        task.model.to(self.device)
+        self.processes = processes
+        task.model.to(processes.device)
         freeze(task.model, settings.freeze_embeddings, settings.freeze_layers)
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self._groups(), lr=settings.learning_rate)
         self.step = 0
-        self.interrupted = False
-        self.log_path = folder / "log.jsonl"
+        self.log = RunLog(folder / "log.jsonl")
+        self._means = Means()
+        self._seconds = 0.0
 
     def _groups(self) -> list[dict[str, Any]]:
         decay = [p for p in self.parameters if p.ndim >= 2]
@@ -207,81 +209,63 @@ class _Loop:
 
     @property
     def _run_identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to go on bit for bit."""
+        """What must be equal for a checkpoint to go on bit for bit, whatever the task."""
         s = self.settings
         return {
             "steps": s.steps,
             "seed": s.seed,
             "batch_size": s.batch_size,
             "accumulation": s.accumulation,
-            "world_size": self.world_size,
+            "world_size": self.processes.world_size,
             "learning_rate": s.learning_rate,
             "warmup": s.warmup,
         }
 
     def resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            self.log_path.unlink(missing_ok=True)
-            return
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({error}); delete it to start the run anew"
-            ) from error
-        if state["run"] != self._run_identity:
-            found = {k: v for k, v in state["run"].items() if v != self._run_identity.get(k)}
-            raise CheckpointError(
-                f"{path} is of another run ({found} there); use another --out, or delete it"
-            )
-        try:
-            self.task.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{path} does not fit this model: {error}") from error
-        self.step = state["step"]
-        if self.rank == 0:
-            _cut_log(self.log_path, self.step)
-        logger.info("resumed from step %d of %d", self.step, self.settings.steps)
+        self.step = load_checkpoint(
+            self.folder, self._run_identity, self.task.model, self.optimizer
+        )
+        self.processes.share_weights(self.task.model)
+        if self.step:
+            logger.info("resumed from step %d of %d", self.step, self.settings.steps)
+        if self.processes.rank == 0:
+            self.log.cut(self.step or -1)  # step 0's probe comes again too
 
     def go(self) -> None:
-        started, begun_at = time.monotonic(), self.step
-        sums: dict[str, float] = {}
-        count = 0
-        bar = tqdm(
-            total=self.settings.steps,
-            initial=self.step,
-            unit="step",
-            disable=True if self.rank else None,
-            dynamic_ncols=True,
-        )
         if self.step == 0:
-            self._log({"step": 0, **self._probe()})
-        with self._catch_signals(), bar:
-            while self.step < self.settings.steps and not self.interrupted:
-                for name, value in self._take_step().items():
-                    sums[name] = sums.get(name, 0.0) + value
-                count += 1
-                bar.update()
-                if self.step % self.settings.log_every == 0 or self._is_last():
-                    rate = self._rate(self.step - begun_at, time.monotonic() - started)
-                    means = {name: value / count for name, value in sums.items()}
-                    self._log({"step": self.step, **means, "sequences_per_s": round(rate, 2)})
-                    bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()} | {"seq/s": rate})
-                    sums, count = {}, 0
-                self._visit_milestones()
-        if self.interrupted:
+            self._log_probe()
+        interrupted = False
+        with _caught_signals() as caught, self._progress() as progress:
+            while self.step < self.settings.steps and not interrupted:
+                started = time.perf_counter()
+                self._means.add(self._take_step())
+                self._seconds += time.perf_counter() - started
+                progress.update()
+                if self._is_due(self.settings.log_every):
+                    means = self._log_means()
+                    progress.set_postfix({name: f"{mean:.3g}" for name, mean in means.items()})
+                if self._is_due(self.settings.probe_every):
+                    self._log_probe()
+                if self._is_due(self.settings.checkpoint_every):
+                    self._save_checkpoint()
+                interrupted = self.processes.any(bool(caught))
+        if interrupted:
             self._save_checkpoint()
             logger.warning("stopped after step %d; the same command goes on from there", self.step)
             raise KeyboardInterrupt
 
-    def _is_last(self) -> bool:
-        return self.step == self.settings.steps
+    def _is_due(self, every: int) -> bool:
+        """Return whether this step is the last or closes a period; `every` 0 has no periods."""
+        return self.step == self.settings.steps or bool(every and self.step % every == 0)
 
-    def _rate(self, steps: int, seconds: float) -> float:
-        s = self.settings
-        return steps * s.batch_size * s.accumulation * self.world_size / max(seconds, 1e-9)
+    def _progress(self) -> tqdm[Any]:
+        return tqdm(
+            total=self.settings.steps,
+            initial=self.step,
+            unit="step",
+            disable=True if self.processes.rank else None,
+            dynamic_ncols=True,
+        )
 
     def _take_step(self) -> dict[str, float]:
         s = self.settings
@@ -290,104 +274,84 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = s.learning_rate * factor
         self.optimizer.zero_grad(set_to_none=True)
-        losses: dict[str, float] = {}
+        parts = Means()
         for index in range(s.accumulation):
-            for name, value in self.task.accumulate(self._part(index)).items():
-                losses[name] = losses.get(name, 0.0) + value / s.accumulation
-        losses = self._average(losses)
-        if not math.isfinite(losses["loss"]):
-            raise CheckpointError(
-                f"the loss is {losses['loss']} at step {self.step}; lower trainer.learning_rate "
-                f"and start again from the last checkpoint in {self.folder}"
-            )
+            parts.add(self.task.accumulate(self._part(index)))
+        self.processes.average_gradients(self.parameters)
+        losses = self.processes.average(parts.take()[0])
         norm = nn.utils.clip_grad_norm_(self.parameters, s.max_grad_norm or math.inf)
+        self._check_finite("loss", losses["loss"])
+        self._check_finite("gradient's norm", float(norm))
         self.optimizer.step()
         self.step += 1
         return {**losses, "grad_norm": float(norm), "learning_rate": s.learning_rate * factor}
 
+    def _check_finite(self, name: str, value: float) -> None:
+        """Stop before the weights are spoilt; going on would meet the same number again."""
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the {name} became {value} in step {self.step + 1}; the last checkpoint in "
+                f"{self.folder} is kept, but begin again in another folder with a lower "
+                "trainer.learning_rate, or in float32"
+            )
+
     def _part(self, index: int) -> Part:
-        s = self.settings
-        seed = _part_seed(s.seed, self.step, index, self.rank)
+        s, processes = self.settings, self.processes
+        seed = part_seed(s.seed, self.step, index, processes.rank)
         torch.manual_seed(seed)  # dropout
         autocast: Callable[[], AbstractContextManager[None]] = nullcontext
         if s.precision == "bf16":
-            autocast = lambda: torch.autocast(self.device.type, torch.bfloat16)  # noqa: E731
-        generator = torch.Generator().manual_seed(seed)
+            autocast = partial(torch.autocast, processes.device.type, torch.bfloat16)
         return Part(
-            self.step, index, s.accumulation, self.rank, self.world_size, generator, autocast
+            self.step,
+            index,
+            s.accumulation,
+            processes.rank,
+            processes.world_size,
+            torch.Generator().manual_seed(seed),
+            autocast,
         )
 
-    def _average(self, losses: dict[str, float]) -> dict[str, float]:
-        """Average gradients and losses over the processes."""
-        if self.world_size == 1:
-            return losses
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
-            parameter.grad /= self.world_size
-        values = torch.tensor(list(losses.values()), device=self.device)
-        distributed.all_reduce(values)
-        means: Tensor = values / self.world_size
-        return dict(zip(losses, means.tolist(), strict=True))
-
-    def _visit_milestones(self) -> None:
+    def _log_means(self) -> dict[str, float]:
+        """Log and return the means of the steps since the last time, and their speed."""
         s = self.settings
-        if (s.probe_every and self.step % s.probe_every == 0) or self._is_last():
-            self._log({"step": self.step, **self._probe()})
-        if self.step % s.checkpoint_every == 0 or self._is_last():
-            self._save_checkpoint()
+        means, steps = self._means.take()
+        sequences = steps * s.batch_size * s.accumulation * self.processes.world_size
+        means["sequences_per_s"] = sequences / self._seconds
+        self._seconds = 0.0
+        if self.processes.rank == 0:
+            self.log.append(self.step, means)
+        return means
 
-    def _probe(self) -> dict[str, float]:
-        if self.rank:
-            return {}
-        self.task.model.eval()
-        with torch.no_grad():
-            return self.task.probe()
+    def _log_probe(self) -> None:
+        if self.processes.rank == 0:
+            self.task.model.eval()
+            with torch.no_grad():
+                self.log.append(self.step, self.task.probe())
 
     def _save_checkpoint(self) -> None:
-        if self.rank:
-            return
-        state = {
-            "run": self._run_identity,
-            "step": self.step,
-            "model": self.task.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        part = self.folder / "checkpoint.pt.part"
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.folder / "checkpoint.pt")
-
-    def _log(self, record: Mapping[str, float]) -> None:
-        if self.rank or len(record) == 1:
-            return
-        rounded = {
-            name: float(f"{value:.6g}") if isinstance(value, float) else value
-            for name, value in record.items()
-        }
-        with self.log_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(rounded) + "\n")
-
-    @contextmanager
-    def _catch_signals(self) -> Iterator[None]:
-        def stop(_signal: int, _frame: object) -> None:
-            self.interrupted = True
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        if self.processes.rank == 0:
+            save_checkpoint(
+                self.folder, self._run_identity, self.step, self.task.model, self.optimizer
+            )
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Drop log lines of steps that are about to be done again."""
-    if not path.exists():
+@contextmanager
+def _caught_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list instead of dying of them.
+
+    All of them: under torchrun a process gets one from the terminal and one from its parent.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # Python gives signals to the main thread only
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    before = {
+        number: signal.signal(number, lambda received, _frame: caught.append(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
