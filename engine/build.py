@@ -8,7 +8,6 @@ leaves behind is removed by the next one.
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from itertools import islice
@@ -87,7 +86,7 @@ def build_index(
                 raise
             _remove_segments(folder, keep=generation)
             return manifest
-    except (OSError, sqlite3.Error) as error:  # SQLite has errors of its own for a full disk
+    except OSError as error:
         raise DupMAEError(
             f"index {folder} could not be built: {error}; an index that was there is unchanged"
         ) from error

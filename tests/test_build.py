@@ -16,6 +16,7 @@ from fakes import FakeEncoder
 
 from dupmae.engine import SearchEngine, build_index, corpus_hash, read_manifest, verify_checksums
 from dupmae.engine.lock import writer_lock
+from dupmae.engine.manifest import write_manifest
 from dupmae.errors import DataError, DupMAEError, IndexMissingError, UsageError
 from dupmae.indexes.forward import ForwardStore
 from dupmae.types import Document
@@ -236,10 +237,8 @@ def test_ctrl_c_after_the_manifest_leaves_the_new_index(
     old_index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def publish_and_interrupt(folder: Path, manifest: Any) -> None:
-        write(folder, manifest)
+        write_manifest(folder, manifest)
         raise KeyboardInterrupt
-
-    from dupmae.engine.manifest import write_manifest as write
 
     monkeypatch.setattr("dupmae.engine.build.write_manifest", publish_and_interrupt)
     with pytest.raises(KeyboardInterrupt):

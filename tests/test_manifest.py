@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,23 @@ def test_changed_content_is_found_by_its_checksum_only(index: Path) -> None:
         verify_checksums(index, manifest)
 
 
-def test_the_error_tree_gives_missing_indexes_exit_code_three() -> None:
-    assert IndexMissingError.exit_code == 3
-    assert set(asdict(BASE)) >= {"format_version", "corpus_hash", "encoder_seal"}
+def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
+    record = json.loads((index / "MANIFEST.json").read_text())
+    assert record == {
+        "generation": 3,
+        "created": "2025-01-01T00:00:00+00:00",
+        "encoder_name": "fake",
+        "encoder_seal": "ab12",
+        "documents": 2,
+        "corpus_hash": "cd34",
+        "dense_dim": 8,
+        "vocabulary_size": 1000,
+        "files": [
+            {"path": "empty", "size": 0, "sha256": hashlib.sha256(b"").hexdigest()},
+            {"path": "forward/dense", "size": 5, "sha256": hashlib.sha256(b"12345").hexdigest()},
+        ],
+        "format_version": 1,
+    }
 
 
 def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
