@@ -1,4 +1,4 @@
-"""Run the command line from a checkout: `python cli.py search "query"` (after `pip install -e .`)."""
+"""Run the command line from a checkout, once `pip install -e .` was done: `python cli.py`."""
 
 from dupmae.cli import main
 

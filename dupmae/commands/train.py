@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -34,7 +34,7 @@ set_option = click.option(
 steps_option = click.option("--steps", type=click.IntRange(1), help="Optimizer steps in all.")
 
 
-def _out_option(default: str) -> Any:
+def _out_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         "--out",
         type=click.Path(path_type=Path),
