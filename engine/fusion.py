@@ -164,10 +164,9 @@ def fuse_batch(
     queries.sparse.check()
     total = len(stores.forward)
     depth = min(max(first_depth, DEPTH_PER_HIT * k), total)
-    scored = [_NOTHING_SCORED] * len(queries)
+    scored: dict[int, _Scored] = dict.fromkeys(range(len(queries)), _NOTHING_SCORED)
     fused: dict[int, Fused] = {}
-    unproven = list(range(len(queries)))
-    while unproven:
+    while unproven := list(scored):
         if depth == total:
             listings = [_Listing(np.arange(total), -np.inf)] * len(unproven)
         else:
@@ -175,7 +174,8 @@ def fuse_batch(
         for query, listing in zip(unproven, listings, strict=True):
             scored[query] = _score_new(queries, query, stores.forward, scored[query], listing)
             fused[query] = _best(scored[query], listing.ceiling, k, weights, depth)
-        unproven = [query for query in unproven if not fused[query].proven]
+            if fused[query].proven:
+                del scored[query]  # where all N were scored, a batch of these would fill memory
         depth = min(depth * GROWTH, total)
     return [fused[query] for query in range(len(queries))]
 

@@ -1,4 +1,6 @@
-"""A deterministic text encoder made of hashes: no weights, no torch, vectors known by heart."""
+"""Stand-ins without weights or files: an encoder made of hashes, stores at the limits of their
+protocols.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,11 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from dupmae.types import Encoded, Float32, SparseVectors
+from dupmae.types import Encoded, Float32, Float64, Int32, Int64, Ranking, SparseVectors
 
 
 class FakeEncoder:
@@ -69,3 +72,81 @@ class FakeEncoder:
 
 def _hash(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+
+
+@dataclass
+class Forward:
+    """Dense rows and sparse rows; remembers which documents it was asked to score."""
+
+    dense: Float32
+    sparse: SparseVectors
+    scored: list[list[int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.dense)
+
+    def score(
+        self, dense_query: Float32, query_terms: Int32, query_weights: Float32, ordinals: Int64
+    ) -> tuple[Float64, Float64]:
+        self.scored.append(ordinals.tolist())
+        query = dict(zip(query_terms.tolist(), query_weights.tolist(), strict=True))
+        products = self.dense[ordinals].astype(np.float64) * dense_query
+        rows = [[part.tolist() for part in self.sparse.row(ordinal)] for ordinal in ordinals]
+        sparse = [sum(query.get(t, 0.0) * w for t, w in zip(*row, strict=True)) for row in rows]
+        return np.array([sum(row) for row in products]), np.array(sparse, dtype=np.float64)
+
+
+@dataclass
+class Noisy:
+    """A candidate store as bad as its protocol allows.
+
+    Listed scores are off by `noise` (N,), and which of the documents tied at the last place are
+    listed is left to `tie_order` (N,).
+    """
+
+    forward: Forward
+    noise: Float64
+    tie_order: Int64
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.forward)
+
+    def _best(self, scores: Float64, allowed: Int64, k: int) -> Ranking:
+        order = np.lexsort((self.tie_order[allowed], -scores[allowed]))
+        kept = allowed[order][:k]
+        kept = kept[np.lexsort((kept, -scores[kept]))]
+        return Ranking(kept, scores[kept])
+
+
+class NoisyDense(Noisy):
+    dim = 1
+
+    def search(self, queries: Float32, k: int) -> list[Ranking]:
+        self.asked.append((len(queries), k))
+        everything = np.arange(len(self))
+        truth = [(self.forward.dense.astype(np.float64) * q).sum(axis=1) for q in queries]
+        return [self._best(scores + self.noise, everything, k) for scores in truth]
+
+    def error_bound(self, query: Float32) -> float:
+        # 1e-9: the fake adds up in another order than the forward store when values are not whole
+        return float(np.abs(self.noise).max(initial=0.0)) + 1e-9
+
+
+class ExactDense(NoisyDense):
+    def error_bound(self, query: Float32) -> float:
+        return 0.0
+
+
+class NoisySparse(Noisy):
+    def search(self, queries: SparseVectors, k: int) -> list[Ranking]:
+        self.asked.append((len(queries), k))
+        return [self._search(terms, weights, k) for terms, weights in queries]
+
+    def _search(self, terms: Int32, weights: Float32, k: int) -> Ranking:
+        assert len(terms) > 0, "a query without terms must not reach the store"
+        everything = np.arange(len(self))
+        _, truth = self.forward.score(np.zeros(1, np.float32), terms, weights, everything)
+        self.forward.scored.pop()
+        matching = np.flatnonzero(truth > 0)
+        return self._best(truth + np.abs(self.noise), matching, k)

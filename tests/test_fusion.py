@@ -1,97 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from fakes import ExactDense, Forward, NoisyDense, NoisySparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dupmae.engine.fusion import Fused, Stores, Weights, fuse, fuse_batch
 from dupmae.errors import UsageError
-from dupmae.types import Encoded, Float32, Float64, Int32, Int64, Ranking, SparseVectors
-
-VOCABULARY = 4
-
-
-@dataclass
-class Forward:
-    """Dense rows and sparse rows; remembers which documents it was asked to score."""
-
-    dense: Float32
-    sparse: SparseVectors
-    scored: list[list[int]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.dense)
-
-    def score(
-        self, dense_query: Float32, query_terms: Int32, query_weights: Float32, ordinals: Int64
-    ) -> tuple[Float64, Float64]:
-        self.scored.append(ordinals.tolist())
-        full = np.zeros(VOCABULARY)
-        full[query_terms] = query_weights
-        products = self.dense[ordinals].astype(np.float64) * dense_query
-        rows = [self.sparse.row(ordinal) for ordinal in ordinals]
-        sparse = [sum(full[terms] * weights.astype(np.float64)) for terms, weights in rows]
-        return np.array([sum(row) for row in products]), np.array(sparse, dtype=np.float64)
-
-
-@dataclass
-class Noisy:
-    """A candidate store as bad as its protocol allows.
-
-    Listed scores are off by `noise` (N,), and which of the documents tied at the last place are
-    listed is left to `tie_order` (N,).
-    """
-
-    forward: Forward
-    noise: Float64
-    tie_order: Int64
-    asked: list[tuple[int, int]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.forward)
-
-    def _best(self, scores: Float64, allowed: Int64, k: int) -> Ranking:
-        order = np.lexsort((self.tie_order[allowed], -scores[allowed]))
-        kept = allowed[order][:k]
-        kept = kept[np.lexsort((kept, -scores[kept]))]
-        return Ranking(kept, scores[kept])
-
-
-class NoisyDense(Noisy):
-    dim = 1
-
-    def search(self, queries: Float32, k: int) -> list[Ranking]:
-        self.asked.append((len(queries), k))
-        everything = np.arange(len(self))
-        truth = [(self.forward.dense.astype(np.float64) * q).sum(axis=1) for q in queries]
-        return [self._best(scores + self.noise, everything, k) for scores in truth]
-
-    def error_bound(self, query: Float32) -> float:
-        # 1e-9: the fake adds up in another order than the forward store when values are not whole
-        return float(np.abs(self.noise).max(initial=0.0)) + 1e-9
-
-
-class ExactDense(NoisyDense):
-    def error_bound(self, query: Float32) -> float:
-        return 0.0
-
-
-class NoisySparse(Noisy):
-    def search(self, queries: SparseVectors, k: int) -> list[Ranking]:
-        self.asked.append((len(queries), k))
-        return [self._search(terms, weights, k) for terms, weights in queries]
-
-    def _search(self, terms: Int32, weights: Float32, k: int) -> Ranking:
-        assert len(terms) > 0, "a query without terms must not reach the store"
-        everything = np.arange(len(self))
-        _, truth = self.forward.score(np.zeros(1, np.float32), terms, weights, everything)
-        self.forward.scored.pop()
-        matching = np.flatnonzero(truth > 0)
-        return self._best(truth + np.abs(self.noise), matching, k)
+from dupmae.types import Encoded, SparseVectors
 
 
 def sparse_vectors(rows: list[dict[int, float]]) -> SparseVectors:
@@ -299,7 +218,7 @@ def collections(draw: st.DrawFn) -> tuple[Stores, Encoded]:
     value = st.integers(-2, 2).map(lambda units: units * step)
     weight = st.integers(1, 3).map(lambda units: units * step)
     dense_row = st.lists(value, min_size=dim, max_size=dim)
-    sparse_row = st.dictionaries(st.integers(0, VOCABULARY - 1), weight, max_size=3)
+    sparse_row = st.dictionaries(st.integers(0, 3), weight, max_size=3)
     forward = Forward(
         np.array([draw(dense_row) for _ in range(total)], np.float32).reshape(total, dim),
         sparse_vectors([draw(sparse_row) for _ in range(total)]),
