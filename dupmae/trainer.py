@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dupmae.errors import TrainingError, UsageError
-from dupmae.processes import Processes, process_group, resolve_device
+from dupmae.processes import Processes, caught_signals, process_group, resolve_device
 from dupmae.run_folder import Means, RunLog, load_checkpoint, save_checkpoint
 
 __all__ = ["Part", "Task", "TrainerSettings", "freeze", "resolve_device", "run"]
@@ -235,7 +233,7 @@ class _Loop:
         if self.step == 0:
             self._log_probe()
         interrupted = False
-        with _caught_signals() as caught, self._progress() as progress:
+        with caught_signals() as caught, self._progress() as progress:
             while self.step < self.settings.steps and not interrupted:
                 started = time.perf_counter()
                 self._means.add(self._take_step())
@@ -334,24 +332,3 @@ class _Loop:
             save_checkpoint(
                 self.folder, self._run_identity, self.step, self.task.model, self.optimizer
             )
-
-
-@contextmanager
-def _caught_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list instead of dying of them.
-
-    All of them: under torchrun a process gets one from the terminal and one from its parent.
-    """
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # Python gives signals to the main thread only
-        return
-    before = {
-        number: signal.signal(number, lambda received, _frame: caught.append(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
