@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from dupmae.errors import DataError, UsageError
+from dupmae.files import replacing
 from dupmae.texts import LONGEST_TEXT, check_text_file, read_texts, split_long
 from dupmae.types import Int64
 
@@ -138,26 +138,21 @@ def pack(
     dtype = np.dtype("<u2" if len(tokenizer) <= 2**16 else "<u4")
     cutter = BlockCutter(tokenizer, settings)
     offsets = array("q", [0])
-    with (folder / "tokens.bin").open("wb") as file:
+    with replacing(folder / "tokens.bin") as file:
         for ids in _tokenize(texts, tokenizer):
             for block in cutter.cut(ids):
                 file.write(block.astype(dtype).tobytes())
                 offsets.append(offsets[-1] + len(block))
-        _flush(file)
     if len(offsets) == 1:
         raise DataError(
             f"no text with {settings.min_tokens} tokens or more in "
             f"{', '.join(settings.files) or 'the given texts'}; lower corpus.min_tokens or add text"
         )
-    with (folder / "offsets.npy").open("wb") as file:
+    with replacing(folder / "offsets.npy") as file:
         np.save(file, np.asarray(offsets, dtype=np.int64))
-        _flush(file)
     facts = {"fingerprint": fingerprint, "dtype": dtype.str, "blocks": len(offsets) - 1}
-    part = folder / "corpus.json.part"
-    with part.open("wb") as file:
+    with replacing(folder / "corpus.json") as file:
         file.write(json.dumps(facts | {"tokens": offsets[-1]}).encode())
-        _flush(file)
-    part.replace(folder / "corpus.json")
 
 
 class BlockCutter:
@@ -252,8 +247,3 @@ def _is_packed(folder: Path, fingerprint: str) -> bool:
     except (OSError, ValueError):
         return False
     return bool(facts["fingerprint"] == fingerprint)
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
