@@ -101,8 +101,8 @@ def open_corpus(
         resuming: the corpus must be the one that lies there.
 
     Raises:
-        DataError: a file is missing or no text, nothing is left to train on, or a resumed run's
-            corpus has changed.
+        DataError: a file is missing or no text, nothing is left to train on, a resumed run's
+            corpus has changed, or the folder cannot be written.
     """
     files = [Path(name) for name in settings.files]
     for path in files:
@@ -118,7 +118,13 @@ def open_corpus(
                 "give it the same texts, or start a new run in another folder"
             )
         source = chain.from_iterable(map(read_texts, files)) if files else texts
-        pack(source, settings, tokenizer, folder, fingerprint)
+        try:
+            pack(source, settings, tokenizer, folder, fingerprint)
+        except OSError as error:  # of writing: those of reading have been named by `read_texts`
+            raise DataError(
+                f"the packed corpus cannot be written to {folder} ({error.strerror}); "
+                "free some space or choose another run folder"
+            ) from error
     return TokenBlocks(folder)
 
 

@@ -164,6 +164,12 @@ def test_a_corpus_without_a_long_enough_text_is_an_error(tmp_path: Path) -> None
     assert not (tmp_path / "corpus.json").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "corpus").write_text("a file stands in the way")
+    with pytest.raises(DataError, match=r"cannot be written to .*corpus \(File exists\)"):
+        open_corpus(CorpusSettings(), tokenizer(), tmp_path / "corpus", texts=["a b"])
+
+
 def test_what_lies_in_the_folder_is_described(tmp_path: Path) -> None:
     open_corpus(CorpusSettings(min_tokens=1), tokenizer(), tmp_path, texts=["a b", "c"])
     facts = json.loads((tmp_path / "corpus.json").read_text())
