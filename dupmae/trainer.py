@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -173,13 +174,12 @@ def learning_rate_factor(step: int, settings: TrainerSettings) -> float:
 
 
 def part_seed(seed: int, step: int, part: int, rank: int) -> int:
-    """Return the start of one part's random numbers, in [0, 2^63).
+    """Return the start of one part's random numbers, in [0, 2^32).
 
-    Distinct for all steps below 2^32 and parts and ranks below 2^12; torch's generators mix the
-    bits. A seed's bits beyond the seven that have a place of their own are spread over all.
+    A hash of all four: torch's CPU generator looks at the lowest 32 bits of a seed only, so
+    numbers that are merely laid side by side would repeat.
     """
-    own = (seed & 0x7F) << 56 | step << 24 | part << 12 | rank
-    return (own ^ (seed >> 7) * 0x9E3779B97F4A7C15) & (2**63 - 1)  # the golden ratio · 2^64
+    return int(np.random.SeedSequence([seed, step, part, rank]).generate_state(1)[0])
 
 
 class _Loop:

@@ -1,7 +1,7 @@
 """The engine: builds an index folder and answers from it with a proof."""
 
 from dupmae.engine.build import build_index
-from dupmae.engine.corpus import corpus_hash, read_corpus
+from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus
 from dupmae.engine.explain import Explanation, TermMatch, explain
 from dupmae.engine.fusion import Weights
 from dupmae.engine.manifest import Manifest, read_manifest, verify_checksums
@@ -15,6 +15,7 @@ __all__ = [
     "Weights",
     "build_index",
     "corpus_hash",
+    "count_documents",
     "explain",
     "read_corpus",
     "read_manifest",

@@ -54,6 +54,17 @@ def read_corpus(path: Path) -> Iterator[Document]:
         raise DataError(f"{path} holds no documents; expected one JSON object a line")
 
 
+def count_documents(path: Path) -> int | None:
+    """Return how many lines a corpus file holds, to tell progress by; None for a pipe.
+
+    Raises:
+        DataError: as `read_corpus`, but no line is looked into.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        return None
+    return sum(1 for _ in _lines(path))
+
+
 class CorpusHash:
     """A digest of documents in their order, equal exactly if all their fields are."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dupmae.engine.corpus import corpus_hash, read_corpus
+from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus
 from dupmae.errors import DataError
 from dupmae.types import Document
 
@@ -186,3 +186,14 @@ def test_the_hash_does_not_see_the_order_of_metadata_or_the_spelling_of_the_file
     expected = corpus_hash(read_corpus(first))
     second = written(tmp_path, b'{"y": 2, "x": 1, "text": "\\u00e9", "_id": "a"}\r\n')
     assert corpus_hash(read_corpus(second)) == expected
+
+
+def test_documents_are_counted_without_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"_id": "a"}\n\nnot JSON\n')
+    assert count_documents(path) == 2
+
+
+def test_a_pipe_is_not_counted_as_that_would_use_it_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert count_documents(tmp_path / "pipe") is None

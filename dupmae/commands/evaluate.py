@@ -90,7 +90,7 @@ def eval_command(
 
 def _index(collection: Collection, encoder: Encoder, folder: Path) -> Manifest:
     """Return the manifest of an index of this corpus by this encoder, built if it is not there."""
-    from dupmae.engine import build_index, corpus_hash, read_corpus, read_manifest
+    from dupmae.engine import build_index, corpus_hash, count_documents, read_corpus, read_manifest
     from dupmae.errors import IndexMissingError
 
     try:
@@ -100,4 +100,6 @@ def _index(collection: Collection, encoder: Encoder, folder: Path) -> Manifest:
             return manifest
     except IndexMissingError:
         pass  # none there, or a damaged one: made anew
-    return build_index(read_corpus(collection.corpus_path), encoder, folder, replace=True)
+    path = collection.corpus_path
+    total = count_documents(path)
+    return build_index(read_corpus(path), encoder, folder, replace=True, total=total)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("corpus", required=False, type=click.Path(path_type=Path))
-@click.option("--demo", is_flag=True, help="Index the built-in demo corpus: Python's own docs.")
+@click.option(
+    "--demo", "is_demo", is_flag=True, help="Index the built-in demo corpus: Python's own docs."
+)
 @index_option
 @model_option
 @click.option("--replace", is_flag=True, help="Replace the index that is there.")
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 @json_option
 def index(
     corpus: Path | None,
-    demo: bool,
+    is_demo: bool,
     index_folder: Path,
     model: str | None,
     replace: bool,
@@ -44,14 +46,19 @@ def index(
     Other keys of a line are kept as the document's metadata; the file may be gzipped. The index
     appears when it is complete: a build that is stopped leaves what was there before.
     """
-    if demo == (corpus is not None):
+    if is_demo == (corpus is not None):
         raise UsageError("give a corpus file, or --demo for the built-in one")
-    from dupmae.engine import build_index, read_corpus
+    from dupmae.engine import build_index, count_documents, read_corpus
     from dupmae.eval import demo_documents
 
-    documents = demo_documents() if corpus is None else read_corpus(corpus)
+    if corpus is None:
+        demo = list(demo_documents())  # a few thousand short texts
+        documents, total = iter(demo), len(demo)
+    else:
+        documents, total = read_corpus(corpus), count_documents(corpus)
+    encoder = load_encoder(model, threads)
     started = time.monotonic()
-    manifest = build_index(documents, load_encoder(model, threads), index_folder, replace=replace)
+    manifest = build_index(documents, encoder, index_folder, replace=replace, total=total)
     seconds = time.monotonic() - started
     if as_json:
         click.echo(json.dumps(_summary(manifest, index_folder, seconds)))
