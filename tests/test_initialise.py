@@ -1,0 +1,132 @@
+"""Closed-form starts do what they promise where it is possible."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
+
+from dupmae.checkpoint import save_model
+from dupmae.initialise import _ridge, fit_cls_projection, fit_mlm_head, set_query_weights
+from dupmae.model import DupMAE
+from dupmae.teachers import DenseTeacher, LexicalTeacher
+from dupmae.tokens import Tokens
+
+chance = np.random.default_rng(0)
+TEXTS = [" ".join(chance.choice(WORDS[:20], 12)) for _ in range(60)]
+OWN_LOGIT, MARGIN = 8.0, 5.0
+
+
+def tokens() -> Tokens:
+    return Tokens(tiny_tokenizer())
+
+
+@torch.no_grad()
+def readable_model() -> DupMAE:
+    """Return a model whose last states can be told apart by token: its layers add little."""
+    model = tiny_model()
+    for name, parameter in model.named_parameters():
+        if "output.dense" in name or "position_embeddings" in name:
+            parameter.mul_(0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def fitted() -> DupMAE:
+    model = readable_model()
+    fit_mlm_head(model, tokens(), TEXTS, 40, OWN_LOGIT, MARGIN)
+    return model
+
+
+@torch.no_grad()
+def logits(model: DupMAE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits (n, V) of all ordinary tokens of the texts, and their ids (n,)."""
+    input_ids, mask = tokens().batch(tokens().ids(TEXTS, 40))
+    ordinary = tokens().ordinary(input_ids)
+    head, bias = model.vocabulary_head()
+    states = model.transform(model.hidden_states(input_ids, mask)[ordinary])
+    return states @ head.T + bias, input_ids[ordinary]
+
+
+def test_a_tokens_own_logit_is_the_largest(fitted: DupMAE) -> None:
+    predicted, ids = logits(fitted)
+    before, _ = logits(readable_model())
+    assert (predicted.argmax(dim=1) == ids).float().mean() > 0.99
+    assert (before.argmax(dim=1) == ids).float().mean() < 0.5
+
+
+def test_the_median_own_logit_is_the_margin(fitted: DupMAE) -> None:
+    predicted, ids = logits(fitted)
+    own = predicted.gather(1, ids.unsqueeze(1))
+    assert own.median() == pytest.approx(MARGIN, abs=1e-3)
+    head, bias = fitted.vocabulary_head()
+    assert torch.equal(bias, torch.full_like(bias, MARGIN - OWN_LOGIT))
+    assert head is fitted.word_embeddings.weight, "the projection stays tied"
+
+
+def test_no_term_is_favoured(fitted: DupMAE) -> None:
+    # The map's output is orthogonal to the embeddings' mean; GELU's curvature and the LayerNorm
+    # leave a little of it, less than a tenth of what tells terms apart.
+    predicted, _ = logits(fitted)
+    mean = predicted.mean(dim=1) - (MARGIN - OWN_LOGIT)
+    assert mean.abs().median() < 0.1 * OWN_LOGIT
+
+
+def test_cls_predicts_the_teachers_vector(tmp_path: Path) -> None:
+    teacher = _teacher(tmp_path)
+    model = tiny_model(dense_dim=32)
+
+    def fit() -> float:
+        with torch.no_grad():
+            input_ids, mask = tokens().batch(tokens().ids(TEXTS, 40))
+            dense = model.dense(model.hidden_states(input_ids, mask)[:, 0])
+        return float((dense * teacher.encode(TEXTS, 40)).sum(dim=1).mean())
+
+    before = fit()
+    fit_cls_projection(model, tokens(), TEXTS, 40, teacher)
+    assert fit() > max(0.95, before)
+
+
+def test_query_weights_follow_idf_and_the_gain_is_constant() -> None:
+    model = tiny_model()
+    lexical = LexicalTeacher.fit([[7, 8, 8], [7, 9], [7]], len(VOCABULARY))
+    set_query_weights(model, lexical, 0.2)
+    weight = model.query_term_weight.detach()
+    assert weight.max() == 1
+    assert 0 < weight[7] < weight[8] == weight[9] < weight[10] == 1
+    # ln(1 + .5 / 3.5) of a term in all three, ln(1 + 3.5 / .5) of one in none.
+    assert float(weight[7]) == pytest.approx(math.log(1 + 0.5 / 3.5) / math.log(8), rel=1e-5)
+    gains = torch.exp(model.query_log_gain(torch.randn(3, 32))).detach()
+    torch.testing.assert_close(gains, torch.full((3, 1), 0.2))
+
+
+def test_rows_without_a_text_keep_their_query_weight() -> None:
+    model = tiny_model()
+    model.query_term_weight = torch.nn.Parameter(torch.full((len(VOCABULARY) + 8,), 0.5))
+    set_query_weights(model, LexicalTeacher.fit([[7]], len(VOCABULARY)), 1.0)
+    assert (model.query_term_weight[-8:] == 0.5).all()
+    assert model.query_term_weight[7] < model.query_term_weight[8] == 1
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_ridge_solves_the_normal_equations(intercept: bool) -> None:
+    features, targets = torch.randn(50, 4) + 1, torch.randn(50, 2)
+    weight, bias = _ridge(features, targets, intercept=intercept)
+    x, y = features.double(), targets.double()
+    if intercept:
+        torch.testing.assert_close(bias, (y.mean(0) - x.mean(0) @ weight.double()).float())
+        x, y = x - x.mean(0), y - y.mean(0)
+    else:
+        assert (bias == 0).all()
+    penalty = 1e-2 * x.square().sum() / 4
+    gradient = x.T @ (x @ weight.double() - y) + penalty * weight.double()
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-4)
+
+
+def _teacher(tmp_path: Path) -> DenseTeacher:
+    save_model(tiny_model(), tiny_tokenizer(), tmp_path / "teacher", name="teacher")
+    return DenseTeacher(tmp_path / "teacher", torch.device("cpu"))
