@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 
 from dupmae.card import Card, render_card
 from dupmae.errors import CheckpointError, UsageError
+from dupmae.files import flush
 from dupmae.folder import (
     FORMAT_VERSION,
     find_folder,
@@ -297,7 +297,7 @@ def _write_json(content: Mapping[str, Any], path: Path) -> None:
 def _put_in_place(beside: Path, folder: Path) -> None:
     """Flush every file of `beside` to disk, then let the folder take `folder`'s name."""
     for path in [*beside.iterdir(), beside]:
-        _sync(path)
+        flush(path)
     beside.chmod(0o755)  # mkdtemp makes it private
     if folder.exists():
         # A folder cannot be renamed onto one with content, so the old one steps aside first.
@@ -307,14 +307,4 @@ def _put_in_place(beside: Path, folder: Path) -> None:
         shutil.rmtree(old)
     else:
         beside.rename(folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(folder.parent)

@@ -1,4 +1,4 @@
-"""Writing files that are never half there, and that several processes may write at once."""
+"""Writing files and folders that are never half there, whatever is killed when."""
 
 from __future__ import annotations
 
@@ -23,8 +23,25 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         with beside.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        publish(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Flush a finished file, give it its real name, and flush that."""
+    flush(partial)
+    partial.replace(path)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Flush a file's content or a folder's entries to the disk, so that a power cut spares it."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # Windows cannot open a folder, and journals its entries
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from dupmae.errors import IndexMissingError
-from dupmae.indexes.npy import publish
+from dupmae.files import flush, replacing
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "MANIFEST.json"
@@ -82,26 +81,20 @@ def describe_files(segment: Path) -> tuple[SegmentFile, ...]:
     """Flush all files of a finished segment to the disk and return their sizes and checksums."""
     described = []
     for path in sorted(path for path in segment.rglob("*") if path.is_file()):
-        with path.open("rb+") as stream:  # "+" since Windows flushes only what may be written
-            os.fsync(stream.fileno())
-            size, digest = _digest(path)
+        flush(path)
+        size, digest = _digest(path)
         described.append(SegmentFile(path.relative_to(segment).as_posix(), size, digest))
     for path in [*segment.rglob("*"), segment, segment.parent]:
         if path.is_dir():
-            _flush_folder(path)
+            flush(path)
     return tuple(described)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Make `manifest` the state of the folder: afterwards either the old or the new one stands."""
-    partial = folder / f"{MANIFEST_NAME}.partial"
     text = json.dumps(asdict(manifest), indent=2)
-    try:
-        partial.write_text(f"{text}\n", encoding="utf-8")
-        publish(partial, folder / MANIFEST_NAME)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(folder / MANIFEST_NAME) as file:
+        file.write(f"{text}\n".encode())
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -194,14 +187,3 @@ def _digest(path: Path) -> tuple[int, str]:
             digest.update(block)
             size += len(block)
     return size, digest.hexdigest()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a power cut loses no new name."""
-    if os.name == "nt":  # Windows cannot open a folder, and journals its entries itself
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

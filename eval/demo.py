@@ -29,7 +29,7 @@ from pathlib import Path
 
 from dupmae.errors import DataError
 from dupmae.eval.beir import Collection, load_beir
-from dupmae.eval.files import replacing
+from dupmae.eval.files import replacing_text
 from dupmae.types import Document
 
 _LEFT_OUT = {
@@ -113,15 +113,15 @@ def demo_collection(folder: Path, *, size: int = 500, seed: int = 0) -> Collecti
     targets = _known_items(documents)
     chosen = sorted(random.Random(seed).sample(sorted(targets), min(size, len(targets))))
     sentences = {doc_id: targets[doc_id][0] for doc_id in chosen}
-    with replacing(folder / "corpus.jsonl") as corpus:
+    with replacing_text(folder / "corpus.jsonl") as corpus:
         for document in documents:
             is_target = document.doc_id in sentences
             text = targets[document.doc_id][1] if is_target else document.text
             corpus.write(_corpus_line(replace(document, text=text)))
-    with replacing(folder / "queries.jsonl") as queries:
+    with replacing_text(folder / "queries.jsonl") as queries:
         for doc_id, sentence in sentences.items():
             queries.write(json.dumps({"_id": _query_id(doc_id), "text": sentence}) + "\n")
-    with replacing(folder / "qrels" / "test.tsv") as qrels:
+    with replacing_text(folder / "qrels" / "test.tsv") as qrels:
         qrels.write("query-id\tcorpus-id\tscore\n")
         qrels.writelines(f"{_query_id(doc_id)}\t{doc_id}\t1\n" for doc_id in sentences)
     return load_beir(folder, "test", name="demo")

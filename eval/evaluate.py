@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dupmae.errors import UsageError
 from dupmae.eval.beir import Collection
-from dupmae.eval.files import replacing
+from dupmae.eval.files import replacing_text
 from dupmae.eval.metrics import (
     MEASURES,
     Values,
@@ -121,7 +121,7 @@ def evaluate(
     shallow = _System((first.dense_weight, first.sparse_weight), ())
     with ExitStack() as stack:
         files: dict[str, IO[str]] = {
-            system: stack.enter_context(replacing(path)) for system, path in run_files.items()
+            system: stack.enter_context(replacing_text(path)) for system, path in run_files.items()
         }
         for block in _blocks(collection.queries):
             for system, state in states.items():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import gzip
-import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
 from dupmae.errors import DataError
+from dupmae.files import replacing
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -47,31 +48,22 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[str]]:
+def replacing_text(path: Path) -> Iterator[IO[str]]:
     """Open a UTF-8 text file that takes the place of `path` only once all of it is on the disk.
 
     Raises:
         DataError: if the place cannot be written to or the disk is full; `path` is then as it was.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    opened = False
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = beside.open("w", encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with stream:
+        with replacing(path) as file, TextIOWrapper(file, "utf-8", newline="\n") as stream:
+            opened = True
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
     except OSError as error:
-        if (
-            error.errno not in _DISK_FULL
-        ):  # whatever else the caller did in here is not ours to tell
-            raise
-        raise DataError(f"cannot write {path}: {error.strerror}; free some space") from error
-    finally:
-        beside.unlink(missing_ok=True)
+        if opened and error.errno not in _DISK_FULL:
+            raise  # whatever else the caller did in here is not ours to tell
+        cure = "; free some space" if opened else ""
+        raise DataError(f"cannot write {path}: {error.strerror}{cure}") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dupmae.eval.files import replacing
+from dupmae.eval.files import replacing_text
 from dupmae.eval.metrics import Values
 from dupmae.types import SearchResult
 
@@ -118,7 +118,7 @@ class Report:
 
     def write(self, path: Path, *, per_query: bool = True) -> None:
         """Write the JSON form to a file, which appears whole or not at all."""
-        with replacing(path) as stream:
+        with replacing_text(path) as stream:
             stream.write(self.to_json(per_query=per_query) + "\n")
 
     def table(self) -> str:

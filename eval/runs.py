@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dupmae.errors import DataError
-from dupmae.eval.files import replacing, text_lines
+from dupmae.eval.files import replacing_text, text_lines
 from dupmae.types import Float64, Int64
 
 Run = dict[str, list[tuple[str, float]]]
@@ -89,7 +89,7 @@ def _check_field(what: str, value: str) -> None:
 
 def write_run(run: Run, path: Path, tag: str = "dupmae") -> None:
     """Write a TREC run file."""
-    with replacing(path) as stream:
+    with replacing_text(path) as stream:
         stream.writelines(run_lines(run, tag))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.request import pathname2url
 
 from dupmae.errors import DataError, IndexMissingError
-from dupmae.indexes.npy import publish
+from dupmae.files import publish
 from dupmae.types import Document, Int64
 
 _APPLICATION_ID = 0x44754D41  # "DuMA": tells this file from any other SQLite database

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,7 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import DTypeLike, NDArray
 
 from dupmae.errors import IndexMissingError
-
-
-def publish(partial: Path, path: Path) -> None:
-    """Give a finished file its real name, so that whatever is killed when, it is whole there."""
-    with partial.open("rb+") as stream:  # "+" since Windows flushes only what may be written
-        os.fsync(stream.fileno())
-    partial.replace(path)
-    if os.name != "nt":  # Windows has no handle on a folder to flush
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+from dupmae.files import publish
 
 
 class NpyWriter:

@@ -213,7 +213,7 @@ STEPS = [
     "dupmae.engine.build.ForwardWriter.close",
     "dupmae.engine.build.TantivyImpactIndex.build",
     "dupmae.engine.build.describe_files",
-    "dupmae.engine.manifest.publish",
+    "dupmae.files.publish",
 ]
 
 
@@ -275,7 +275,7 @@ mock.patch({step!r}, die).start()
 
 
 @pytest.mark.parametrize(
-    "step", ["dupmae.engine.build.ForwardWriter.close", "dupmae.engine.manifest.publish"]
+    "step", ["dupmae.engine.build.ForwardWriter.close", "dupmae.files.publish"]
 )
 def test_a_killed_build_leaves_the_old_index_and_the_next_one_cleans_up(
     old_index: Path, step: str

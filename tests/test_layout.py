@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TIERS = [
-    {"errors", "types"},
-    {"contrastive", "decoder", "files", "processes", "texts", "tokens"},
+    {"errors", "files", "types"},
+    {"contrastive", "decoder", "processes", "texts", "tokens"},
     {"config", "data", "masking", "model", "packing", "pooling", "weights"},
     {"card", "folder", "objective", "represent", "run_folder", "seal"},
     {"checkpoint", "probe", "teachers", "trainer"},
@@ -21,9 +21,9 @@ TIERS = [
 ]
 """Modules of `dupmae/`; each imports from tiers above its own line only."""
 PACKAGES = {
-    "indexes": {"errors", "types", "indexes"},
-    "engine": {"errors", "types", "indexes", "engine"},
-    "eval": {"errors", "types", "eval"},
+    "indexes": {"errors", "files", "types", "indexes"},
+    "engine": {"errors", "files", "types", "indexes", "engine"},
+    "eval": {"errors", "files", "types", "eval"},
 }
 """What the other folders may import of `dupmae`."""
 NETWORK = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"}

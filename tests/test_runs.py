@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dupmae.errors import DataError
-from dupmae.eval.files import replacing
+from dupmae.eval.files import replacing_text
 from dupmae.eval.runs import falling_scores, read_run, run_lines, write_run
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -162,7 +162,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_text("as before")
 
     def fill() -> None:
-        with replacing(path) as stream:
+        with replacing_text(path) as stream:
             stream.write("half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_an_error_of_another_kind_while_writing_is_left_alone(tmp_path: Path) -> None:
     def fail() -> None:
-        with replacing(tmp_path / "run.trec"):
+        with replacing_text(tmp_path / "run.trec"):
             raise ConnectionError("not about this file")
 
     with pytest.raises(ConnectionError, match="not about this file"):
