@@ -26,6 +26,7 @@ from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.model import DupMAE, HeadSettings, activate
 from dupmae.pooling import pool_own_terms, pool_vocabulary, top_terms
+from dupmae.processes import resolve_device
 from dupmae.seal import model_seal
 from dupmae.tokens import Tokens
 from dupmae.types import Encoded, Float32, Int32, SparseVectors
@@ -58,7 +59,7 @@ class Encoder:
     ) -> None:
         _check_servable(model)
         self.name = name
-        self._device = _device(device)
+        self._device = resolve_device(str(device))
         self._model = model.eval().to(self._device)
         self._tokenizer = tokenizer
         self._tokens = Tokens(tokenizer, self._device)
@@ -83,7 +84,7 @@ class Encoder:
 
         Args:
             folder: a folder or a name on the Hugging Face hub; the shipped `dupmae-mini` if None.
-            device: torch's name of a device.
+            device: torch's name of a device, or "auto": a GPU if there is one.
             threads: CPU threads of this whole process; torch's own choice if None.
             settings: fields of `HeadSettings` to use instead of the folder's, such as
                 `{"k_document": 128}`.
@@ -243,16 +244,6 @@ def _readable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode(errors="replace").decode()
     return text
-
-
-def _device(name: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"device {str(name)!r} cannot be used: {reason}") from None
-    return device
 
 
 def _check_servable(model: DupMAE) -> None:

@@ -65,7 +65,9 @@ class Processes:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn a device setting into a device; with several processes, each gets its own GPU.
+    """Turn torch's name of a device, or "auto" for a GPU if there is one, into a device.
+
+    With several processes each gets a GPU of its own.
 
     Raises:
         UsageError: there is no such device here.
@@ -79,7 +81,7 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"trainer.device {name!r} cannot be used: {reason}") from None
+        raise UsageError(f"device {name!r} cannot be used: {reason}") from None
     return device
 
 
