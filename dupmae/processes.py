@@ -55,6 +55,11 @@ class Processes:
         means: list[float] = (sums / self.world_size).tolist()
         return dict(zip(values, means, strict=True))
 
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        if self.world_size > 1:
+            distributed.barrier()
+
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process; the answer is the same in all."""
         if self.world_size == 1:
@@ -87,7 +92,13 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Processes]:
-    """Join torchrun's processes, if it started this one, and part from them at the end."""
+    """Join torchrun's processes, if it started this one, and part from them at the end.
+
+    A group that is there already is used and stays.
+    """
+    if distributed.is_initialized():
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
+        return
     if "WORLD_SIZE" not in os.environ:
         yield Processes(0, 1, device)
         return

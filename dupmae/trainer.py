@@ -247,8 +247,9 @@ class _Loop:
                 if self._is_due(self.settings.checkpoint_every):
                     self._save_checkpoint()
                 interrupted = self.processes.any(bool(caught))
+            if interrupted:
+                self._save_checkpoint()
         if interrupted:
-            self._save_checkpoint()
             logger.warning("stopped after step %d; the same command goes on from there", self.step)
             raise KeyboardInterrupt
 
@@ -332,3 +333,4 @@ class _Loop:
             save_checkpoint(
                 self.folder, self._run_identity, self.step, self.task.model, self.optimizer
             )
+        self.processes.wait()  # or one that has ended would end this one before it is written
