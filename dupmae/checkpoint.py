@@ -296,9 +296,11 @@ def _write_json(content: Mapping[str, Any], path: Path) -> None:
 
 def _put_in_place(beside: Path, folder: Path) -> None:
     """Flush every file of `beside` to disk, then let the folder take `folder`'s name."""
-    for path in [*beside.iterdir(), beside]:
+    for path in beside.iterdir():
+        path.chmod(0o644)  # safetensors makes its files private, and mkdtemp the folder
         flush(path)
-    beside.chmod(0o755)  # mkdtemp makes it private
+    beside.chmod(0o755)
+    flush(beside)
     if folder.exists():
         # A folder cannot be renamed onto one with content, so the old one steps aside first.
         old = beside.with_name(f"{beside.name}-old")

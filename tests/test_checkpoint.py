@@ -153,6 +153,7 @@ def test_a_saved_folder_names_no_place_of_the_machine_it_came_from(saved, tmp_pa
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
 def test_a_saved_folder_can_be_read_by_others(saved):
     assert stat.S_IMODE(saved.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(path.stat().st_mode) for path in saved.iterdir()} == {0o644}
 
 
 def test_the_card_says_what_its_maker_said(tmp_path):
