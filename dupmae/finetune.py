@@ -190,8 +190,7 @@ class FinetuneTask:
         for as_query, side in ((True, batch.queries), (False, batch.documents)):
             mine = range(part.rank, len(side), part.world_size)
             for chunk in by_length([len(side.ids[i]) for i in mine], self._config.chunk_size):
-                # Distinct for all chunks of all processes: ranks differ in the lowest bits.
-                seed = part.generator.initial_seed() + len(chunks) * part.world_size
+                seed = part.generator.initial_seed() + len(chunks)
                 chunks.append(_Chunk(as_query, [mine[i] for i in chunk], seed))
         return chunks
 

@@ -66,7 +66,9 @@ class HeadSettings:
                 raise UsageError(f"{name} must be at least 1, found {getattr(self, name)}")
         for name in ("max_document_length", "max_query_length"):
             if getattr(self, name) < 3:
-                raise UsageError(f"{name} must leave room for one token, found {self}")
+                raise UsageError(
+                    f"{name} must be at least 3, room for one token, found {getattr(self, name)}"
+                )
         if not 0 <= self.expansion <= 1:
             raise UsageError(f"expansion must lie in [0, 1], found {self.expansion}")
         if min(self.dense_weight, self.sparse_weight) < 0:
