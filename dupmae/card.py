@@ -48,7 +48,7 @@ from dupmae.encoder import Encoder
 
 encoder = Encoder.load("path/to/this/folder")
 encoded = encoder.encode_documents(["Vitamin D and calcium reduced the rate of hip fractures."])
-encoded.dense   # (1, {heads.dense_dim}) float32
+encoded.dense  # (1, {heads.dense_dim}) float32
 encoded.sparse  # terms and weights; a score is the sum of both inner products
 ```
 
