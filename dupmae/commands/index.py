@@ -51,6 +51,7 @@ def index(
     from dupmae.engine import build_index, count_documents, read_corpus
     from dupmae.eval import demo_documents
 
+    total: int | None
     if corpus is None:
         demo = list(demo_documents())  # a few thousand short texts
         documents, total = iter(demo), len(demo)
