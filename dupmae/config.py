@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import sys
+import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,6 @@ from typing import Any, TypeVar
 
 from dupmae.errors import DataError, UsageError
 from dupmae.files import replacing
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -158,7 +158,7 @@ def _write_segment(
     TantivyImpactIndex.build(segment / SPARSE_NAME, forward.sparse, encoder.vocabulary_size)
     return Manifest(
         generation=generation,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         encoder_name=encoder.name,
         encoder_seal=encoder.seal,
         documents=len(texts),
