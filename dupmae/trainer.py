@@ -147,6 +147,7 @@ def run(task: Task, settings: TrainerSettings, folder: Path) -> None:
         loop.go()
         if processes.rank == 0:
             task.save(folder / "model")
+        processes.wait()
 
 
 def freeze(model: nn.Module, embeddings: bool, layers: int) -> None:
