@@ -74,7 +74,13 @@ def test_two_processes_fine_tune_as_one_with_all_their_rows(
 
 
 def test_processes_begin_with_the_weights_of_the_first(seen: list[dict[str, Any]]) -> None:
-    assert seen[0]["unbroken"] == seen[1]["unbroken"]
+    assert seen[0]["unbroken"]["weights"] == seen[1]["unbroken"]["weights"]
+
+
+def test_a_run_returns_in_every_process_once_the_model_is_saved(
+    seen: list[dict[str, Any]],
+) -> None:
+    assert [each["unbroken"]["saved"] for each in seen] == [True, True]
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(
