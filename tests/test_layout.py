@@ -15,6 +15,8 @@ TIERS = [
     {"batch", "encoder", "initialise"},
     {"retrieval_loss"},
     {"finetune", "pretrain"},
+    {"stages"},
+    {"adapt"},
     {"commands"},
     {"cli"},
     {"__main__"},
