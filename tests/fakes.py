@@ -12,13 +12,33 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dupmae.types import Encoded, Float32, Float64, Int32, Int64, Ranking, SparseVectors
+from dupmae.types import (
+    CorpusStatistics,
+    Encoded,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    Ranking,
+    SparseVectors,
+)
 
 
 class FakeEncoder:
-    """A text's dense vector is the mean of its words' vectors; its terms are its words' hashes."""
+    """A text's dense vector is the mean of its words' vectors; its terms are its words' hashes.
 
-    def __init__(self, name: str = "fake", dense_dim: int = 8, vocabulary_size: int = 1000) -> None:
+    With `corpus_idf` a query's terms weigh less the more documents of the corpus hold them.
+    """
+
+    def __init__(
+        self,
+        name: str = "fake",
+        dense_dim: int = 8,
+        vocabulary_size: int = 1000,
+        *,
+        corpus_idf: bool = False,
+    ) -> None:
+        self.corpus_idf = corpus_idf
         self.name = name
         self.dense_dim = dense_dim
         self.vocabulary_size = vocabulary_size
@@ -30,8 +50,16 @@ class FakeEncoder:
         settings = f"{self.name} {self.dense_dim} {self.vocabulary_size}"
         return hashlib.sha256(settings.encode()).hexdigest()
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
-        return self._encode(texts)
+    def encode_queries(
+        self, texts: Sequence[str], corpus: CorpusStatistics | None = None
+    ) -> Encoded:
+        encoded = self._encode(texts)
+        if corpus is None or not self.corpus_idf:
+            return encoded
+        sparse = encoded.sparse
+        rarity = np.log1p(corpus.documents / (1 + corpus.frequency[sparse.terms]))
+        weights = (sparse.weights * rarity).astype(np.float32)
+        return Encoded(encoded.dense, SparseVectors(sparse.indptr, sparse.terms, weights))
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
         self.encoded_documents += len(texts)

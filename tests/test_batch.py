@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_model import WORDS, tiny_tokenizer
 
+from dupmae import batch as module
 from dupmae.batch import BatchSource, DataSettings, join_shares
 from dupmae.errors import UsageError
 from dupmae.tokens import Tokens
@@ -111,6 +112,53 @@ def test_held_out_rows_are_never_drawn(source) -> None:
     assert [query for query, _ in drawn.held_out()] == WORDS[9:12]
     seen = {query for step in range(60) for query in drawn.draw(part(step, step), 4).queries.texts}
     assert seen == set(WORDS[:9])
+
+
+def topics() -> Rows:
+    """Return 32 rows whose words are of one of four topics, in turn."""
+    chance = torch.Generator().manual_seed(0)
+    rows = []
+    for number in range(32):
+        own = WORDS[8 * (number % 4) : 8 * (number % 4) + 8]
+        words = [own[place] for place in torch.randperm(8, generator=chance)[:6]]
+        rows.append({"query": own[0], "text": " ".join(words)})
+    return rows
+
+
+def test_neighbours_of_a_block_share_words(source) -> None:
+    for neighbours, most in ((False, 4), (True, 2)):
+        drawn = source(topics(), block=4, neighbours=neighbours)
+        found = [len(set(drawn.draw(part(step, step), 4).queries.texts)) for step in range(40)]
+        assert max(found) <= most
+    assert sum(found) < 60, "most blocks are of one topic"
+
+
+def test_neighbours_are_ordered_once_and_held_out_rows_stay_out(
+    source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = {"held_out": 3, "block": 2, "neighbours": True}
+    first = source([row(number) for number in range(12)], **settings)
+    (kept,) = tmp_path.glob("*.npy")
+    monkeypatch.setattr(module, "neighbour_order", None)
+    data = DataSettings((str(tmp_path / "rows.jsonl"),), **settings)
+    again = BatchSource(data, Tokens(tiny_tokenizer()), tmp_path)
+    drawn = [[s.draw(part(step, step), 4).queries.texts for step in range(60)]
+             for s in (first, again)]  # fmt: skip
+    assert drawn[0] == drawn[1]
+    assert {query for texts in drawn[0] for query in texts} == set(WORDS[:9])
+    assert list(tmp_path.glob("*neighbours*")) == [kept]
+
+
+def test_files_of_one_name_are_ordered_apart(tmp_path: Path) -> None:
+    for folder, rows in (("a", topics()), ("b", topics()[::-1])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
+    files = tuple(str(tmp_path / folder / "rows.jsonl") for folder in "ab")
+    data = DataSettings(files, neighbours=True, held_out=0)
+    BatchSource(data, Tokens(tiny_tokenizer()), tmp_path / "unpacked")
+    assert len(list((tmp_path / "unpacked").glob("*.npy"))) == 2
 
 
 def test_files_are_drawn_by_their_shares(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from dupmae.model import DupMAE, HeadSettings
 Tensors = dict[str, Tensor]
 NO_MLM_HEAD = ("MLM head transform (random until fitted)", "MLM head bias (zero)")
 NO_HEADS = ("W_cls (identity)", "query term weights (all one)", "query gain (always one)")
+NO_OPTIONS = ("[CLS] attention (the mean of all states)", "idf of the training text (all one)")
+GAIN = ("query_log_gain.weight", "query_log_gain.bias")
 BODY = "bert."
 
 
@@ -64,6 +67,10 @@ def all_parameters(model: DupMAE) -> Tensors:
     return {name: tensor.detach() for name, tensor in model.named_parameters()}
 
 
+def with_options() -> DupMAE:
+    return tiny_model(cls_attention=True, corpus_idf=0.5)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     save_model(tiny_model(), tiny_tokenizer(), tmp_path / "tiny", name="tiny-one")
@@ -80,6 +87,40 @@ def test_a_saved_model_loads_bit_for_bit_and_lacks_nothing(saved, caplog):
     assert (loaded.name, loaded.missing, caplog.text) == ("tiny-one", (), "")
     assert not loaded.model.training
     assert loaded.tokenizer.get_vocab() == tiny_tokenizer().get_vocab()
+
+
+def test_optional_heads_are_saved_and_loaded_bit_for_bit(tmp_path, caplog):
+    save_model(with_options(), tiny_tokenizer(), tmp_path / "m", name="options")
+    loaded = load_model(tmp_path / "m")
+    assert_equal_tensors(all_parameters(loaded.model), all_parameters(with_options()))
+    assert (loaded.missing, caplog.text) == ((), "")
+    assert loaded.model.training_idf is not None
+    assert not loaded.model.training_idf.requires_grad
+
+
+def test_a_folder_from_before_the_optional_heads_lacks_them_and_says_so(tmp_path, caplog):
+    save_model(with_options(), tiny_tokenizer(), tmp_path / "m", name="old")
+    heads = tmp_path / "m" / "heads.safetensors"
+    tensors = load_file(heads)
+    old = {n: t for n, t in tensors.items() if not n.startswith(("cls_attention", "training_idf"))}
+    assert old.keys() == {"cls_projection.weight", "query_term_weight", *GAIN}
+    save_file(old, heads)
+    with caplog.at_level(logging.WARNING, "dupmae.checkpoint"):
+        loaded = load_model(tmp_path / "m")
+    assert loaded.missing == NO_OPTIONS
+    assert caplog.messages == [f"{tmp_path / 'm'} lacks: {'; '.join(NO_OPTIONS)}"]
+    model = loaded.model
+    assert model.training_idf is not None
+    assert (model.training_idf == 1).all()
+    states, mask = torch.randn(2, 5, 32), torch.ones(2, 5)
+    torch.testing.assert_close(model.cls_state(states, mask), states.mean(dim=1))
+
+
+def test_optional_heads_can_be_asked_of_a_folder_without_them(saved):
+    heads = replace(tiny_model().heads, cls_attention=True, corpus_idf=0.5)
+    assert load_model(saved, heads=heads).missing == NO_OPTIONS
+    only_idf = replace(heads, cls_attention=False)
+    assert load_model(saved, heads=only_idf).missing == NO_OPTIONS[1:]
 
 
 def test_the_decoder_of_a_loaded_model_is_its_word_embeddings(saved):

@@ -8,6 +8,7 @@ import lzma
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -81,6 +82,15 @@ def test_files_of_one_name_in_two_folders_stay_apart(tmp_path: Path) -> None:
         path.write_bytes(gzip.compress(line.encode()))
         files.append(RowFile(path, tmp_path / "unpacked"))
     assert [file[0] for file in files] == ROWS[:2]
+    assert files[0].name != files[1].name
+
+
+def test_plain_files_of_one_name_in_two_folders_have_names_of_their_own(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_text(LINES[0])
+    names = [RowFile(tmp_path / folder / "rows.jsonl", tmp_path).name for folder in "aba"]
+    assert names[0] == names[2] != names[1]
 
 
 def test_a_changed_file_is_unpacked_again(tmp_path: Path) -> None:
@@ -220,20 +230,21 @@ class Numbers:
         return number
 
 
-@given(st.integers(1, 50), st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**31))
-def test_blocks_stay_consecutive_and_below_the_limit(
-    limit: int, count: int, block: int, seed: int
-) -> None:
-    rows = draw_rows(Numbers(), limit, count, block, generator(seed))  # type: ignore[arg-type]
+orders = st.lists(st.integers(0, 99), min_size=1, max_size=50, unique=True)
+
+
+@given(orders, st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**31))
+def test_blocks_are_runs_of_the_order(order: list[int], count: int, block: int, seed: int) -> None:
+    rows = draw_rows(Numbers(), np.array(order), count, block, generator(seed))  # type: ignore[arg-type]
     assert len(rows) == count
-    assert set(rows) <= set(range(limit))
-    size = min(block, limit)
+    size = min(block, len(order))
     for start in range(0, count, size):
-        assert rows[start : start + size] == [
-            rows[start] + offset for offset in range(len(rows[start : start + size]))
-        ]
+        drawn = rows[start : start + size]
+        place = order.index(drawn[0])
+        assert drawn == order[place : place + len(drawn)]
 
 
-def test_every_row_below_the_limit_is_drawn_sooner_or_later() -> None:
-    rows = draw_rows(Numbers(), 10, 4000, 4, generator())  # type: ignore[arg-type]
+def test_every_row_of_the_order_is_drawn_sooner_or_later() -> None:
+    order = np.arange(10)[::-1]
+    rows = draw_rows(Numbers(), order, 4000, 4, generator())  # type: ignore[arg-type]
     assert set(rows) == set(range(10))

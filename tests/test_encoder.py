@@ -14,7 +14,7 @@ from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
 from dupmae import encoder as encoder_module
 from dupmae.encoder import Encoder
 from dupmae.errors import CheckpointError, UsageError
-from dupmae.types import Encoded
+from dupmae.types import CorpusStatistics, Encoded
 
 TOLERANCE = 1e-5
 TEXTS = [
@@ -45,15 +45,27 @@ def assert_same(one: Encoded, other: Encoded, tolerance: float = TOLERANCE) -> N
         assert bag == pytest.approx(other_bag, rel=0, abs=tolerance)
 
 
+def slow_factors(idf: list[float], corpus: CorpusStatistics, power: float) -> list[float]:
+    """Return (idf in the corpus, counted with 1000 texts of training ÷ idf in training)^power."""
+    factors = []
+    for training, frequency in zip(idf, corpus.frequency.tolist(), strict=True):
+        counted = frequency + 1000 * math.exp(-training)
+        here = math.log(1 + (corpus.documents + 1000 - counted + 0.5) / (counted + 0.5))
+        factors.append((here / max(training, 0.05)) ** power)
+    return factors
+
+
 @torch.no_grad()
-def slow_encode(encoder: Encoder, text: str, *, as_query: bool) -> tuple[list[float], dict]:
+def slow_encode(
+    encoder: Encoder, text: str, *, as_query: bool, corpus: CorpusStatistics | None = None
+) -> tuple[list[float], dict]:
     """Encode one text by the definition, from Hugging Face's own logits, term by term."""
     model, tokenizer, heads = encoder._model, encoder._tokenizer, encoder.heads
     length = heads.max_query_length if as_query else heads.max_document_length
     ids = tokenizer(text, add_special_tokens=False)["input_ids"][: length - 2]
     ids = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
     output = model.lm(input_ids=torch.tensor([ids]), output_hidden_states=True)
-    cls = output.hidden_states[-1][0, 0]
+    cls = model.cls_state(output.hidden_states[-1], torch.ones(1, len(ids)))[0]
     dense = (model.cls_projection.weight @ cls).tolist()
     if heads.normalize:
         norm = math.sqrt(sum(x * x for x in dense))
@@ -67,9 +79,16 @@ def slow_encode(encoder: Encoder, text: str, *, as_query: bool) -> tuple[list[fl
         if heads.activation == "log1p2_relu":
             weight = math.log1p(weight)
         weights[term] = weight if term in ids else weight * heads.expansion
+        if term in ids and not as_query:
+            k1, b, count = heads.frequency_k1, heads.frequency_b, ids.count(term)
+            relative = 1 - b + b * len(votes) / heads.frequency_length
+            weights[term] *= count * (k1 + 1) / (count + k1 * relative)
     if as_query:
         factors = model.query_term_weight.tolist()
         weights = {term: w * max(0.0, factors[term]) for term, w in weights.items()}
+        if corpus is not None:
+            rarity = slow_factors(model.training_idf.tolist(), corpus, heads.corpus_idf)
+            weights = {term: w * rarity[term] for term, w in weights.items()}
         if heads.normalize_query_terms:
             norm = math.sqrt(sum(w * w for w in weights.values())) or 1.0
             weights = {term: w / norm for term, w in weights.items()}
@@ -88,6 +107,9 @@ SETTINGS = [
     {"expansion": 0.0, "normalize_query_terms": True, "k_query": 2},
     {"activation": "log1p2_relu", "normalize": False, "k_document": 5},
     {"k_document": 1000, "k_query": 1000},
+    {"expansion": 0.0, "frequency_k1": 0.9, "frequency_length": 8.0},
+    {"expansion": 0.3, "frequency_k1": 2.0, "frequency_b": 1.0, "frequency_length": 3.0},
+    {"expansion": 0.0, "cls_attention": True, "corpus_idf": 1.0},
 ]
 
 
@@ -99,13 +121,59 @@ def test_vectors_equal_a_slow_loop_over_single_texts(settings, as_query):
     for dense, bag, text in zip(encoded.dense, bags(encoded), TEXTS, strict=True):
         expected_dense, expected_bag = slow_encode(encoder, text, as_query=as_query)
         np.testing.assert_allclose(dense, expected_dense, rtol=0, atol=TOLERANCE)
-        assert bag == pytest.approx(expected_bag, rel=0, abs=TOLERANCE)
+        assert bag == pytest.approx(expected_bag, rel=1e-5, abs=TOLERANCE)
+
+
+def corpus(documents: int = 5000, seed: int = 0) -> CorpusStatistics:
+    chance = np.random.default_rng(seed)
+    return CorpusStatistics(documents, chance.integers(0, documents, len(VOCABULARY)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"expansion": 0.0, "corpus_idf": 1.0},
+        {"expansion": 0.3, "corpus_idf": 0.5, "normalize_query_terms": True},
+    ],
+    ids=str,
+)
+def test_queries_for_a_corpus_equal_a_slow_loop_over_single_texts(settings):
+    encoder, statistics = tiny_encoder(**settings), corpus()
+    encoded = encoder.encode_queries(TEXTS, statistics)
+    anywhere = encoder.encode_queries(TEXTS)
+    np.testing.assert_array_equal(encoded.dense, anywhere.dense)
+    for bag, text in zip(bags(encoded), TEXTS, strict=True):
+        _, expected = slow_encode(encoder, text, as_query=True, corpus=statistics)
+        assert bag == pytest.approx(expected, rel=1e-4, abs=TOLERANCE)
+    changed = sum(a != b for a, b in zip(bags(encoded), bags(anywhere), strict=True))
+    assert changed > len(TEXTS) / 2
+
+
+def test_a_term_weighs_more_where_it_is_rarer():
+    encoder = tiny_encoder(expansion=0.0, corpus_idf=1.0)
+    (usual,) = bags(encoder.encode_queries(["fifo mimi"]))
+    rare = min(usual)
+    weights, others = [], []
+    for frequency in (1000, 100, 1):
+        statistics = CorpusStatistics(1000, np.full(len(VOCABULARY), 10))
+        statistics.frequency[rare] = frequency
+        (bag,) = bags(encoder.encode_queries(["fifo mimi"], statistics))
+        weights.append(bag.pop(rare))
+        others.append(bag)
+    assert weights[0] < weights[1] < weights[2]
+    assert others[0].keys() == usual.keys() - {rare}
+    assert others[0] == others[1] == others[2]
+
+
+def test_without_the_setting_no_corpus_changes_a_query():
+    encoder = tiny_encoder()
+    assert_same(encoder.encode_queries(TEXTS, corpus()), encoder.encode_queries(TEXTS), 0)
 
 
 @pytest.mark.parametrize("expansion", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("budget", [1, 50, 100_000])
 def test_vectors_do_not_depend_on_the_batch_or_its_order(monkeypatch, expansion, budget):
-    encoder = tiny_encoder(expansion=expansion)
+    encoder = tiny_encoder(expansion=expansion, frequency_k1=0.9, cls_attention=True)
     usual = encoder.encode_documents(TEXTS)
     monkeypatch.setattr(encoder_module, "CPU_BATCH_TOKENS", budget)
     assert_same(usual, encoder.encode_documents(TEXTS))
@@ -233,6 +301,25 @@ def test_a_saved_encoder_loads_with_the_same_name_settings_vectors_and_seal(fold
     assert_same(encoder.encode_queries(TEXTS), loaded.encode_queries(TEXTS), 0)
 
 
+def test_a_saved_encoder_that_reads_again_and_knows_idf_loads_with_the_same_vectors(tmp_path):
+    encoder = tiny_encoder(cls_attention=True, corpus_idf=0.7, frequency_k1=0.9)
+    encoder.save(tmp_path / "both")
+    loaded = Encoder.load(tmp_path / "both")
+    assert (loaded.heads, loaded.seal) == (encoder.heads, encoder.seal)
+    assert_same(encoder.encode_documents(TEXTS), loaded.encode_documents(TEXTS), 0)
+    for statistics in (None, corpus()):
+        expected = encoder.encode_queries(TEXTS, statistics)
+        assert_same(expected, loaded.encode_queries(TEXTS, statistics), 0)
+
+
+def test_corpus_idf_can_be_turned_off_at_load_and_leaves_documents_alone(tmp_path):
+    encoder = tiny_encoder(corpus_idf=0.7)
+    encoder.save(tmp_path / "idf")
+    without = Encoder.load(tmp_path / "idf", settings={"corpus_idf": 0.0})
+    assert_same(without.encode_documents(TEXTS), encoder.encode_documents(TEXTS), 0)
+    assert_same(without.encode_queries(TEXTS, corpus()), encoder.encode_queries(TEXTS), 0)
+
+
 def test_half_precision_halves_the_file_and_barely_moves_the_vectors(folder, tmp_path):
     encoder = tiny_encoder(k_document=1000, k_query=1000)
     encoder.save(tmp_path / "half", half_precision=True)
@@ -268,6 +355,8 @@ def test_settings_given_at_load_replace_the_folders(folder):
         ({"dense_dim": 8}, "dense_dim is 8, but the model was made with 16"),
         ({"max_query_length": 65}, "65 tokens, but the model has 64 positions"),
         ({"activation": "none"}, "weights below 0"),
+        ({"cls_attention": True}, "cls_attention is True, but the model was made with False"),
+        ({"corpus_idf": 0.5}, "corpus_idf is 0.5, but the model knows no idf"),
     ],
 )
 def test_a_setting_that_cannot_be_served_is_refused(folder, settings, message):

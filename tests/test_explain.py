@@ -65,6 +65,21 @@ def test_the_parts_add_up_and_agree_with_the_search(
     assert math.isclose(total, explanation.score, rel_tol=1e-12)
 
 
+def test_query_weights_are_those_for_this_index(tmp_path: Path) -> None:
+    encoder = FakeEncoder(corpus_idf=True)
+    build_index(DOCUMENTS, encoder, tmp_path / "my.index")
+    with SearchEngine.open(tmp_path / "my.index", encoder) as engine:
+        explanation = explain(engine, "ship whale", "a")
+        (hit,) = (hit for hit in engine.search("ship whale", k=5).hits if hit.doc_id == "a")
+        assert (hit.score, hit.sparse) == (explanation.score, explanation.sparse)
+    # Of five documents one holds "whale" and three hold "ship".
+    rarity = {term.text: term.query_weight / math.log(2) for term in explanation.terms}
+    assert rarity == {
+        name("whale"): pytest.approx(math.log(1 + 5 / 2), rel=1e-6),
+        name("ship"): pytest.approx(math.log(1 + 5 / 4), rel=1e-6),
+    }
+
+
 def test_the_engines_own_weights_are_used_unless_others_are_given(engine: SearchEngine) -> None:
     assert explain(engine, "ship", "a").weights == engine.weights
     assert explain(engine, "ship", "a", dense_weight=0.0).weights == replace(

@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_finetune import tiny_config, write_rows, write_start
+from tiny_finetune import (
+    EVERY_LOSS,
+    EXACT_TERMS,
+    FREEZE,
+    READING,
+    frozen_config,
+    tiny_config,
+    write_rows,
+    write_start,
+)
 from tiny_model import tiny_model, tiny_tokenizer
 from torch import Tensor
 
@@ -21,11 +30,9 @@ from dupmae.checkpoint import load_model, save_model
 from dupmae.encoder import Encoder
 from dupmae.errors import CheckpointError, DataError, UsageError
 from dupmae.finetune import FinetuneConfig, FinetuneTask, finetune
-from dupmae.model import HeadSettings
+from dupmae.model import DupMAE, HeadSettings
 from dupmae.retrieval_loss import LossSettings
-from dupmae.trainer import Part, part_seed
-
-EXACT_TERMS = HeadSettings(dense_dim=32, expansion=0.0, max_document_length=24, max_query_length=16)
+from dupmae.trainer import Part, freeze, part_seed
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +58,15 @@ def gradients(task: FinetuneTask, *parts: Part) -> tuple[dict[str, Tensor], dict
     losses: dict[str, float] = {}
     for each in parts:
         losses = task.accumulate(each)
-    return {n: p.grad.clone() for n, p in task.model.named_parameters()}, losses
+    found = {n: p.grad for n, p in task.model.named_parameters() if p.grad is not None}
+    return {name: gradient.clone() for name, gradient in found.items()}, losses
 
 
 def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Compare against the largest gradient: some are 0 but for rounding."""
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
     assert scale > 0.01
+    assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-6 * scale, msg=name)
 
@@ -73,6 +82,18 @@ def trained(folder: Path) -> dict[str, Tensor]:
 def log(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "log.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if "per_s" not in k} for line in lines]
+
+
+def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs die in a step."""
+    accumulate = FinetuneTask.accumulate
+
+    def dies(task: FinetuneTask, part: Part) -> dict[str, float]:
+        if part.step == step:
+            raise MemoryError
+        return accumulate(task, part)
+
+    monkeypatch.setattr(FinetuneTask, "accumulate", dies)
 
 
 def test_the_loss_falls_on_eight_pairs(world: Path, tmp_path: Path) -> None:
@@ -104,6 +125,51 @@ def test_a_gradient_cache_changes_no_gradient(
     cached, cached_losses = gradients(cached_task, part(bf16=bf16))
     assert cached_losses == losses
     assert_same_gradients(cached, plain)
+
+
+def test_reading_a_frozen_body_once_changes_no_gradient(world: Path, tmp_path: Path) -> None:
+    once, losses = gradients(FinetuneTask(frozen_config(world), tmp_path), part())
+    # The same body as a teacher of its own, and read with a graph for every chunk.
+    config = replace(frozen_config(world, teacher="start"), trainer=tiny_config(world).trainer)
+    task = FinetuneTask(config, tmp_path)
+    freeze(task.model, True, 2)
+    plain, plain_losses = gradients(task, part())
+    assert losses == pytest.approx(plain_losses, rel=1e-4)
+    heads = {name: once[name] for name in plain}
+    assert_same_gradients(heads, plain)
+    # The tied projection is an embedding: it has a gradient until the loop freezes it.
+    assert once.keys() - plain.keys() == {"lm.bert.embeddings.word_embeddings.weight"}
+
+
+def test_a_frozen_body_is_read_once_a_text_cached_or_not(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = frozen_config(world, loss=replace(EVERY_LOSS, late_scale=0.3))
+    tasks = [FinetuneTask(replace(config, gradient_cache=c), tmp_path) for c in (False, True)]
+    texts: list[int] = []
+    hidden_states = DupMAE.hidden_states
+
+    def counted(model: DupMAE, input_ids: Tensor, mask: Tensor) -> Tensor:
+        texts.append(len(input_ids))
+        return hidden_states(model, input_ids, mask)
+
+    monkeypatch.setattr(DupMAE, "hidden_states", counted)
+    found = []
+    for task in tasks:
+        texts.clear()
+        found.append(gradients(task, part())[0])
+        batch = task._source.draw(part(), 6)
+        assert sum(texts) == len(batch.queries) + len(batch.documents)
+    assert_same_gradients(found[1], found[0])
+
+
+def test_late_interaction_changes_what_a_frozen_body_teaches(world: Path, tmp_path: Path) -> None:
+    found = {}
+    for scale in (0.0, 0.3):
+        config = frozen_config(world, loss=replace(EVERY_LOSS, late_scale=scale))
+        found[scale] = gradients(FinetuneTask(config, tmp_path), part())[1]
+    changed = {name for name in found[0.0] if found[0.0][name] != found[0.3][name]}
+    assert changed == {"loss", "teacher_sum"}
 
 
 def test_chunks_change_no_gradient(world: Path, tmp_path: Path) -> None:
@@ -140,18 +206,38 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
 ) -> None:
     config = tiny_config(world, start={"dropout": 0.1, "fit_heads": True, "fit_texts": 20})
     finetune(config, tmp_path / "whole")
-
-    def dies(task: FinetuneTask, part: Part) -> dict[str, float]:
-        if part.step == 5:
-            raise MemoryError
-        return accumulate(task, part)
-
-    accumulate = FinetuneTask.accumulate
-    monkeypatch.setattr(FinetuneTask, "accumulate", dies)
+    stop_at(5, monkeypatch)
     with pytest.raises(MemoryError):
         finetune(config, tmp_path / "broken")
     assert not (tmp_path / "broken" / "model").exists()
-    monkeypatch.setattr(FinetuneTask, "accumulate", accumulate)
+    monkeypatch.undo()
+    finetune(config, tmp_path / "broken")
+    torch.testing.assert_close(
+        trained(tmp_path / "broken"), trained(tmp_path / "whole"), rtol=0, atol=0
+    )
+    assert log(tmp_path / "broken") == log(tmp_path / "whole")
+
+
+def test_a_frozen_body_stays_and_its_run_resumes_bit_for_bit(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = LossSettings(teacher_sum=1.0, late_scale=0.3, alignment=1.0)
+    config = frozen_config(world, loss=loss, data={"neighbours": True})
+    config = replace(config, start=replace(config.start, fit_heads=True, fit_texts=20))
+    finetune(config, tmp_path / "whole")
+    before = dict(load_model(world / "start").model.named_parameters())
+    after = dict(load_model(tmp_path / "whole" / "model").model.named_parameters())
+    body = {name for name in before if name.startswith("lm.bert.")}
+    same = {name for name in before if torch.equal(after[name], before[name])}
+    assert same == body
+    attention = {name for name in after if name.startswith("cls_attention.")}
+    fresh = load_model(world / "start", heads=READING).model
+    assert not any(torch.equal(after[n], fresh.get_parameter(n)) for n in attention)
+
+    stop_at(5, monkeypatch)
+    with pytest.raises(MemoryError):
+        finetune(config, tmp_path / "broken")
+    monkeypatch.undo()
     finetune(config, tmp_path / "broken")
     torch.testing.assert_close(
         trained(tmp_path / "broken"), trained(tmp_path / "whole"), rtol=0, atol=0
@@ -265,7 +351,6 @@ def test_a_checkpoint_keeps_fitted_heads_from_being_fitted_again(
     [
         ({"loss": LossSettings(contrastive=0.0)}, "every loss weight is 0; set one"),
         ({"chunk_size": 0}, "chunk_size must be at least 1"),
-        ({"start": {"teacher": ""}}, "teacher_dense need start.teacher"),
         ({"start": {"dropout": 1.0}}, r"start.dropout must lie in \[0, 1\), found 1.0"),
         ({"start": {"fit_texts": 0}}, "start.fit_texts must be at least 1"),
         ({"data": {"negatives": 0}}, "given_margin_mse need data.negatives above 0"),
@@ -297,6 +382,23 @@ def test_settings_that_the_model_cannot_follow_are_named(world: Path, tmp_path: 
         finetune(config, tmp_path / "b")
     with pytest.raises(CheckpointError, match="cls_projection"):
         finetune(tiny_config(world, heads=heads), tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("loss", "trainer"),
+    [
+        (LossSettings(alignment=1.0), {}),
+        (LossSettings(teacher_dense=1.0), {"freeze_layers": 2}),
+        (LossSettings(teacher_sum=1.0), FREEZE | {"freeze_layers": 1}),
+        (LossSettings(late_scale=1.0), {"freeze_embeddings": True}),
+    ],
+)
+def test_a_body_in_training_is_no_teacher(
+    world: Path, tmp_path: Path, loss: LossSettings, trainer: dict[str, Any]
+) -> None:
+    config = tiny_config(world, start={"teacher": ""}, loss=loss, trainer=trainer)
+    with pytest.raises(UsageError, match=r"need start\.teacher, or, .* a frozen body"):
+        FinetuneTask(config, tmp_path)
 
 
 def test_a_run_does_not_go_on_with_other_settings(world: Path, tmp_path: Path) -> None:

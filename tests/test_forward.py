@@ -14,7 +14,8 @@ from dupmae.indexes.forward import ForwardStore, ForwardWriter
 from dupmae.indexes.scores import dense_scores, sparse_scores
 from dupmae.types import Encoded, SparseVectors
 
-FILES = ["dense.npy", "indptr.npy", "terms.npy", "weights.npy"]
+FILES = ["dense.npy", "indptr.npy", "terms.npy", "weights.npy", "frequency.npy"]
+VOCABULARY = 30
 NO_TERMS, NO_WEIGHTS = np.zeros(0, np.int32), np.zeros(0, np.float32)
 
 
@@ -22,7 +23,7 @@ def encoded(documents: int, dim: int = 4, seed: int = 0) -> Encoded:
     rng = np.random.default_rng(seed)
     rows = []
     for size in rng.integers(0, 6, documents):
-        terms = np.sort(rng.choice(30, size, replace=False)).astype(np.int32)
+        terms = np.sort(rng.choice(VOCABULARY, size, replace=False)).astype(np.int32)
         rows.append((terms, rng.random(size, dtype=np.float32) + np.float32(0.1)))
     return Encoded(
         rng.standard_normal((documents, dim), dtype=np.float32), SparseVectors.from_rows(rows)
@@ -30,14 +31,19 @@ def encoded(documents: int, dim: int = 4, seed: int = 0) -> Encoded:
 
 
 def written(folder, *blocks: Encoded, dim: int = 4):
-    with ForwardWriter(folder, dim) as writer:
+    with ForwardWriter(folder, dim, VOCABULARY) as writer:
         for block in blocks:
             writer.add(block)
     return folder
 
 
-def arrays(store: ForwardStore):
-    return store.dense, store.sparse.indptr, store.sparse.terms, store.sparse.weights
+def arrays(encoded: Encoded):
+    """Return what the files of a store of these vectors hold, in the order of FILES."""
+    sparse = encoded.sparse
+    frequency = np.zeros(VOCABULARY, np.int64)
+    for terms, _ in sparse:
+        frequency[terms] += 1
+    return encoded.dense, sparse.indptr, sparse.terms, sparse.weights, frequency
 
 
 def test_vectors_come_back_as_they_were_whatever_the_blocks(tmp_path):
@@ -48,7 +54,9 @@ def test_vectors_come_back_as_they_were_whatever_the_blocks(tmp_path):
     joined = SparseVectors.join([block.sparse for block in blocks])
     whole = Encoded(np.concatenate([block.dense for block in blocks]), joined)
     assert (len(store), store.dim) == (8, 4)
-    for found, expected in zip(arrays(store), arrays(whole), strict=True):
+    sparse = store.sparse
+    opened = store.dense, sparse.indptr, sparse.terms, sparse.weights, store.frequency
+    for found, expected in zip(opened, arrays(whole), strict=True):
         assert found.dtype == expected.dtype
         assert np.array_equal(found, expected)
 
@@ -77,12 +85,13 @@ def test_a_store_of_no_documents_opens_and_scores_nothing(tmp_path):
     dense, sparse = store.score(np.ones(4, np.float32), NO_TERMS, NO_WEIGHTS, np.zeros(0, np.int64))
 
     assert (len(store), len(dense), len(sparse)) == (0, 0, 0)
+    assert store.frequency.tolist() == [0] * VOCABULARY
 
 
 def test_writing_holds_one_block_in_memory(tmp_path):
     block = encoded(2000, dim=64)
     tracemalloc.start()
-    with ForwardWriter(tmp_path, 64) as writer:
+    with ForwardWriter(tmp_path, 64, VOCABULARY) as writer:
         for _ in range(20):
             writer.add(block)
         peak = tracemalloc.get_traced_memory()[1]
@@ -204,24 +213,26 @@ def test_term_contributions_of_strangers_are_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dense", "weight", "message"),
+    ("dense", "term", "weight", "message"),
     [
-        (np.zeros((1, 3), np.float32), 1.0, "expected 4 dimensions, found 3"),
-        (np.full((1, 4), np.nan, np.float32), 1.0, "finite"),
-        (np.zeros((1, 4), np.float32), -1.0, "greater than 0"),
+        (np.zeros((1, 3), np.float32), 1, 1.0, "expected 4 dimensions, found 3"),
+        (np.full((1, 4), np.nan, np.float32), 1, 1.0, "finite"),
+        (np.zeros((1, 4), np.float32), 1, -1.0, "greater than 0"),
+        (np.zeros((1, 4), np.float32), -1, 1.0, "a term id is negative"),
+        (np.zeros((1, 4), np.float32), 30, 1.0, "expected terms below 30, found 30"),
     ],
 )
-def test_vectors_that_break_the_rules_are_refused(tmp_path, dense, weight, message):
-    row = (np.array([1], np.int32), np.array([weight], np.float32))
+def test_vectors_that_break_the_rules_are_refused(tmp_path, dense, term, weight, message):
+    row = (np.array([term], np.int32), np.array([weight], np.float32))
 
-    with pytest.raises(ValueError, match=message), ForwardWriter(tmp_path, 4) as writer:
+    with pytest.raises(ValueError, match=message), ForwardWriter(tmp_path, 4, 30) as writer:
         writer.add(Encoded(dense, SparseVectors.from_rows([row])))
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_that_was_not_closed_is_not_there(tmp_path):
-    writer = ForwardWriter(tmp_path, 4)
+    writer = ForwardWriter(tmp_path, 4, VOCABULARY)
     writer.add(encoded(3))
 
     with pytest.raises(IndexMissingError, match=r"dense\.npy is missing"):

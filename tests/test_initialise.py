@@ -13,18 +13,20 @@ from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
 from dupmae.checkpoint import save_model
 from dupmae.initialise import (
     LINEAR_REGION,
+    OWN_LOGIT,
     _ridge,
     fit_cls_projection,
     fit_mlm_head,
     set_query_weights,
 )
 from dupmae.model import DupMAE
+from dupmae.represent import Vocabulary, read, represent
 from dupmae.teachers import DenseTeacher, LexicalTeacher
 from dupmae.tokens import Tokens
 
 chance = np.random.default_rng(0)
 TEXTS = [" ".join(chance.choice(WORDS[:20], 12)) for _ in range(60)]
-OWN_LOGIT, MARGIN = 8.0, 5.0
+SHARPNESS = 8.0
 
 
 def tokens() -> Tokens:
@@ -32,9 +34,9 @@ def tokens() -> Tokens:
 
 
 @torch.no_grad()
-def readable_model() -> DupMAE:
+def readable_model(**settings: object) -> DupMAE:
     """Return a model whose last states can be told apart by token: its layers add little."""
-    model = tiny_model()
+    model = tiny_model(**settings)
     for name, parameter in model.named_parameters():
         if "output.dense" in name or "position_embeddings" in name:
             parameter.mul_(0.1)
@@ -44,7 +46,7 @@ def readable_model() -> DupMAE:
 @pytest.fixture(scope="module")
 def fitted() -> DupMAE:
     model = readable_model()
-    fit_mlm_head(model, tokens(), TEXTS, 40, OWN_LOGIT, MARGIN)
+    fit_mlm_head(model, tokens(), TEXTS, 40, SHARPNESS)
     return model
 
 
@@ -65,12 +67,12 @@ def test_a_tokens_own_logit_is_the_largest(fitted: DupMAE) -> None:
     assert (before.argmax(dim=1) == ids).float().mean() < 0.5
 
 
-def test_the_median_own_logit_is_the_margin(fitted: DupMAE) -> None:
+def test_the_median_own_logit_is_the_one_named(fitted: DupMAE) -> None:
     predicted, ids = logits(fitted)
     own = predicted.gather(1, ids.unsqueeze(1))
-    assert own.median() == pytest.approx(MARGIN, abs=1e-3)
+    assert own.median() == pytest.approx(OWN_LOGIT, abs=1e-3)
     head, bias = fitted.vocabulary_head()
-    assert torch.equal(bias, torch.full_like(bias, MARGIN - OWN_LOGIT))
+    assert torch.equal(bias, torch.full_like(bias, OWN_LOGIT - SHARPNESS))
     assert head is fitted.word_embeddings.weight, "the projection stays tied"
 
 
@@ -84,14 +86,15 @@ def test_no_term_is_favoured(fitted: DupMAE) -> None:
     assert mapped.norm(dim=1).min() > 0.1
 
 
-def test_cls_predicts_the_teachers_vector(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cls_attention", [False, True])
+def test_cls_predicts_the_teachers_vector(tmp_path: Path, cls_attention: bool) -> None:
     teacher = _teacher(tmp_path)
-    model = tiny_model(dense_dim=32)
+    model = tiny_model(dense_dim=32, cls_attention=cls_attention)
 
     def fit() -> float:
         with torch.no_grad():
             input_ids, mask = tokens().batch(tokens().ids(TEXTS, 40))
-            dense = model.dense(model.hidden_states(input_ids, mask)[:, 0])
+            dense = model.dense(model.cls_state(model.hidden_states(input_ids, mask), mask))
         return float((dense * teacher.encode(TEXTS, 40)).sum(dim=1).mean())
 
     before = fit()
@@ -99,8 +102,17 @@ def test_cls_predicts_the_teachers_vector(tmp_path: Path) -> None:
     assert fit() > max(0.95, before)
 
 
-def test_query_weights_follow_idf_and_the_gain_is_constant() -> None:
-    model = tiny_model()
+@pytest.mark.parametrize(
+    ("activation", "own_weight"),
+    [
+        ("log1p_relu", math.log(1 + OWN_LOGIT)),
+        ("log1p2_relu", math.log(1 + math.log(1 + OWN_LOGIT))),
+    ],
+)
+def test_query_weights_follow_idf_and_the_gain_is_constant(
+    activation: str, own_weight: float
+) -> None:
+    model = tiny_model(activation=activation, corpus_idf=1.0)
     lexical = LexicalTeacher.fit([[7, 8, 8], [7, 9], [7]], len(VOCABULARY))
     set_query_weights(model, lexical, 0.2)
     weight = model.query_term_weight.detach()
@@ -109,15 +121,46 @@ def test_query_weights_follow_idf_and_the_gain_is_constant() -> None:
     # ln(1 + .5 / 3.5) of a term in all three, ln(1 + 3.5 / .5) of one in none.
     assert float(weight[7]) == pytest.approx(math.log(1 + 0.5 / 3.5) / math.log(8), rel=1e-5)
     gains = torch.exp(model.query_log_gain(torch.randn(3, 32))).detach()
-    torch.testing.assert_close(gains, torch.full((3, 1), 0.2))
+    torch.testing.assert_close(gains, torch.full((3, 1), 0.2 / own_weight))
+    assert model.training_idf is not None
+    assert torch.equal(model.training_idf, lexical.idf)
+
+
+@torch.no_grad()
+def test_sparse_scores_of_fitted_heads_are_scaled_bm25() -> None:
+    ids = tokens().ids(TEXTS, 40)
+    plain = [text[1:-1] for text in ids]
+    lexical = LexicalTeacher.fit(plain, len(VOCABULARY))
+    model = readable_model(
+        expansion=0.0,
+        normalize_query_terms=True,
+        frequency_k1=lexical.k1,
+        frequency_b=lexical.b,
+        frequency_length=lexical.mean_length,
+    )
+    fit_mlm_head(model, tokens(), TEXTS, 40)
+    set_query_weights(model, lexical, 0.2)
+    queries, terms = [text[:5] + text[-1:] for text in ids], Vocabulary.of(tokens(), ids)
+    asked, stored = (
+        represent(model, tokens(), read(model, tokens(), side), terms, as_query=as_query).sparse
+        for side, as_query in ((queries, True), (ids, False))
+    )
+    expected = 0.2 * lexical.score(
+        [torch.tensor(text[1:-1]) for text in queries], [torch.tensor(text) for text in plain]
+    )
+    error = (asked @ stored.T - expected).abs()
+    assert error.mean() < 0.15 * expected.mean()
+    assert error.max() < 0.2 * expected.max()
 
 
 def test_rows_without_a_text_keep_their_query_weight() -> None:
-    model = tiny_model()
+    model = tiny_model(corpus_idf=1.0)
     model.query_term_weight = torch.nn.Parameter(torch.full((len(VOCABULARY) + 8,), 0.5))
+    model.training_idf = torch.nn.Parameter(torch.full((len(VOCABULARY) + 8,), 0.5))
     set_query_weights(model, LexicalTeacher.fit([[7]], len(VOCABULARY)), 1.0)
     assert (model.query_term_weight[-8:] == 0.5).all()
     assert model.query_term_weight[7] < model.query_term_weight[8] == 1
+    assert (model.training_idf[-8:] == 0.5).all()
 
 
 @pytest.mark.parametrize("intercept", [True, False])

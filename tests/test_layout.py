@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TIERS = [
     {"errors", "files", "types"},
-    {"contrastive", "decoder", "processes", "texts", "tokens"},
-    {"config", "data", "masking", "model", "packing", "pooling", "weights"},
+    {"cls_attention", "contrastive", "decoder", "processes", "texts", "tokens"},
+    {"config", "data", "masking", "model", "neighbours", "packing", "pooling", "weights"},
     {"card", "folder", "objective", "represent", "run_folder", "seal"},
     {"checkpoint", "probe", "teachers", "trainer"},
     {"batch", "encoder", "initialise"},

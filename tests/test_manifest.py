@@ -173,7 +173,7 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
             {"path": "empty", "size": 0, "sha256": hashlib.sha256(b"").hexdigest()},
             {"path": "forward/dense", "size": 5, "sha256": hashlib.sha256(b"12345").hexdigest()},
         ],
-        "format_version": 1,
+        "format_version": 2,
     }
 
 

@@ -7,10 +7,23 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_model import VOCABULARY, tiny_model
+from torch import Tensor
 
 from dupmae.errors import UsageError
-from dupmae.model import NEVER, HeadSettings, activate
+from dupmae.model import (
+    CORPUS_PRIOR,
+    LEAST_IDF,
+    NEVER,
+    DupMAE,
+    HeadSettings,
+    activate,
+    inverse_frequency,
+    term_factors,
+)
+from dupmae.teachers import LexicalTeacher
 
 INPUT_IDS = torch.tensor([[2, 9, 50, 120, 3], [2, 70, 3, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
@@ -78,6 +91,93 @@ def test_query_weights_are_factors_a_norm_and_a_gain(normalize: bool) -> None:
     whole = torch.zeros(2, len(VOCABULARY))
     whole[:, terms] = weights
     torch.testing.assert_close(model.weigh_query(whole, cls, None)[:, terms], found)
+    factors = torch.tensor([2.0, 1.5, 9.0, 1.0])
+    weighed = torch.tensor([[6.0, 6.0, 0.0, 0.0], [0.0] * 4]) / (math.sqrt(72) if normalize else 1)
+    found = model.weigh_query(weights, cls, terms, factors)
+    torch.testing.assert_close(found, weighed * gain.unsqueeze(1))
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=4),
+    st.floats(0, 3),
+    st.floats(0, 1),
+    st.floats(1, 500),
+    st.floats(0, 1),
+)
+def test_a_documents_factors_are_those_of_bm25(
+    counts: list[list[int]], k1: float, b: float, usual: float, expansion: float
+) -> None:
+    heads = HeadSettings(
+        frequency_k1=k1, frequency_b=b, frequency_length=usual, expansion=expansion
+    )
+    others = 4  # a document has tokens besides those whose factors are asked for
+    expected = [
+        [c * (k1 + 1) / (c + k1 * (1 - b + b * (sum(row) + others) / usual)) if c else expansion
+         for c in row]
+        for row in counts
+    ]  # fmt: skip
+    counts_BV = torch.tensor(counts, dtype=torch.float32)
+    lengths_B1 = counts_BV.sum(dim=1, keepdim=True) + others
+    found = term_factors(counts_BV, lengths_B1, heads)
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_frequency_does_not_count_unless_asked_for() -> None:
+    counts = torch.tensor([0.0, 1.0, 7.0])
+    found = term_factors(counts, counts.sum(), HeadSettings(expansion=0.3))
+    assert found.tolist() == pytest.approx([0.3, 1.0, 1.0])
+
+
+def with_idf(idf: list[float], power: float) -> DupMAE:
+    """Return a model whose first terms had these idf in training."""
+    model = tiny_model(corpus_idf=power)
+    assert model.training_idf is not None
+    model.training_idf[: len(idf)] = torch.tensor(idf)
+    return model
+
+
+def factors(model: DupMAE, frequency: list[int], documents: int) -> Tensor:
+    found = model.corpus_factors(torch.arange(len(frequency)), torch.tensor(frequency), documents)
+    assert found is not None
+    return found
+
+
+def test_a_model_without_corpus_idf_has_no_factors() -> None:
+    assert tiny_model().corpus_factors(torch.tensor([7]), torch.tensor([3]), 10) is None
+
+
+def test_an_empty_corpus_leaves_the_weights_of_training() -> None:
+    idf = [0.1, 1.0, 3.0, 5.0]
+    found = factors(with_idf(idf, 1.0), [0] * 4, 0)
+    torch.testing.assert_close(found, torch.ones(4), rtol=0, atol=0.02)
+
+
+def test_terms_that_are_rarer_in_the_corpus_than_in_training_weigh_more() -> None:
+    # In training a term of this idf was in e^−3 of all texts: 498 of 10,000.
+    found = factors(with_idf([3.0] * 5, 1.0), [0, 100, 498, 2000, 10_000], 10_000)
+    assert (found.diff() < 0).all()
+    assert found[0] > found[1] > 1.3
+    assert float(found[2]) == pytest.approx(1, abs=1e-3)
+    assert 0 < found[4] < found[3] < 0.6
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_factors_are_powers_of_the_ratio_of_both_idf(power: float) -> None:
+    idf, frequency, documents = [0.01, 0.5, 2.0, 9.0], [3, 0, 70, 1], 80
+    expected = []
+    for training, count in zip(idf, frequency, strict=True):
+        counted = count + CORPUS_PRIOR * math.exp(-training)
+        here = math.log(1 + (documents + CORPUS_PRIOR - counted + 0.5) / (counted + 0.5))
+        expected.append((here / max(training, LEAST_IDF)) ** power)
+    found = factors(with_idf(idf, power), frequency, documents)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_inverse_frequency_is_what_the_lexical_teacher_counts() -> None:
+    documents = [[7, 8, 8], [7, 9], [7]]
+    counted = LexicalTeacher.fit(documents, 11).idf
+    frequency = torch.tensor([sum(term in text for text in documents) for term in range(11)])
+    torch.testing.assert_close(inverse_frequency(frequency, 3), counted)
 
 
 def test_a_new_model_keeps_cls_where_nothing_is_cut() -> None:
@@ -94,7 +194,12 @@ def test_a_new_model_keeps_cls_where_nothing_is_cut() -> None:
         ({"k_query": 0}, "k_query must be at least 1, found 0"),
         ({"max_query_length": 2}, "max_query_length must be at least 3, .* found 2"),
         ({"expansion": 1.5}, r"expansion must lie in \[0, 1\], found 1.5"),
-        ({"sparse_weight": -1.0}, "dense_weight and sparse_weight must not be negative"),
+        ({"sparse_weight": -1.0}, r"sparse_weight must not be negative, found -1\.0"),
+        ({"dense_weight": math.nan}, "dense_weight must not be negative, found nan"),
+        ({"corpus_idf": math.inf}, "corpus_idf must not be negative, found inf"),
+        ({"frequency_k1": -0.1}, r"frequency_k1 must not be negative, found -0\.1"),
+        ({"frequency_b": 1.1}, r"frequency_b must lie in \[0, 1\], found 1\.1"),
+        ({"frequency_length": 0.0}, r"frequency_length must be above 0, found 0\.0"),
     ],
 )
 def test_a_setting_out_of_range_is_named(settings: dict[str, Any], message: str) -> None:

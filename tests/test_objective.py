@@ -37,11 +37,10 @@ def make_batch(lengths: tuple[int, ...] = (14, 9, 3), seed: int = 3) -> MaskedBa
     return mask_batch(tokens, counts, pieces, MaskingSettings(), width=width, bits_BR=bits)
 
 
-def objective(**settings: Any) -> PretrainingObjective:
+def objective(*, cls_attention: bool = False, **settings: Any) -> PretrainingObjective:
     torch.manual_seed(5)
-    return (
-        PretrainingObjective(tiny_model().double(), ObjectiveSettings(**settings)).double().eval()
-    )
+    model = tiny_model(cls_attention=cls_attention).double()
+    return PretrainingObjective(model, ObjectiveSettings(**settings)).double().eval()
 
 
 def slow_losses(made: PretrainingObjective, batch: MaskedBatch, variant: Variant) -> list[Tensor]:
@@ -52,7 +51,8 @@ def slow_losses(made: PretrainingObjective, batch: MaskedBatch, variant: Variant
     assert made.decoder is not None
     assert batch.visible_BLL is not None
     embeddings = model.lm.bert.embeddings
-    decoded = made.decoder(states[:, 0], batch.original_ids_BL, batch.visible_BLL, embeddings)
+    cls = model.cls_state(states, batch.attention_mask_BL)
+    decoded = made.decoder(cls, batch.original_ids_BL, batch.visible_BLL, embeddings)
 
     def logits(state: Tensor) -> Tensor:
         return head.transform(state) @ table.T + head.bias
@@ -87,9 +87,12 @@ def slow_losses(made: PretrainingObjective, batch: MaskedBatch, variant: Variant
     return [*sums, torch.stack(bags).mean()]
 
 
+@pytest.mark.parametrize("cls_attention", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_losses_equal_a_slow_loop_written_from_the_paper(variant: Variant) -> None:
-    made, batch = objective(variant=variant), make_batch()
+def test_losses_equal_a_slow_loop_written_from_the_paper(
+    variant: Variant, cls_attention: bool
+) -> None:
+    made, batch = objective(variant=variant, cls_attention=cls_attention), make_batch()
     losses = made(batch)
     mlm, cls, bag = slow_losses(made, batch, variant)
     weight = {"code": 0.1, "paper": 1.0}[variant]
@@ -101,7 +104,7 @@ def test_losses_equal_a_slow_loop_written_from_the_paper(variant: Variant) -> No
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_parameter_that_pretraining_trains_gets_a_gradient(variant: Variant) -> None:
-    made = objective(variant=variant)
+    made = objective(variant=variant, cls_attention=True)
     made(make_batch())["loss"].backward()
     untouched = {name for name, p in made.named_parameters() if p.grad is None}
     assert untouched == {

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_finetune import tiny_config, write_rows, write_start
-from two_processes import share_rows
+from tiny_finetune import write_rows, write_start
+from two_processes import configs, share_rows
 
 from dupmae.batch import BatchSource
 from dupmae.errors import UsageError
@@ -57,19 +57,22 @@ def log(path: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if "per_s" not in k} for line in lines]
 
 
+@pytest.mark.parametrize("name", ["trained", "frozen"])
 def test_two_processes_fine_tune_as_one_with_all_their_rows(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(BatchSource, "_draw_rows", BatchSource._draw_rows)  # put back at the end
     share_rows()
-    finetune(tiny_config(folder, trainer={"batch_size": 6}), folder / "one")
+    runs = folder / f"{name}-one", folder / f"{name}-two"
+    finetune(configs(folder, 6)[name], runs[0])
     for file in ("model.safetensors", "heads.safetensors"):
-        one, two = (load_file(folder / name / "model" / file) for name in ("one", "two"))
-        for name, tensor in one.items():
+        one, two = (load_file(run / "model" / file) for run in runs)
+        for tensor_name, tensor in one.items():
             # Adam turns rounding of gradients that are truly 0 into steps of the learning rate.
-            if not name.endswith("attention.self.key.bias"):
-                torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5, msg=name)
-    for one_line, two_line in zip(log(folder / "one"), log(folder / "two"), strict=True):
+            if not tensor_name.endswith("attention.self.key.bias"):
+                found = two[tensor_name]
+                torch.testing.assert_close(found, tensor, rtol=0, atol=1e-5, msg=tensor_name)
+    for one_line, two_line in zip(*map(log, runs), strict=True):
         assert two_line == pytest.approx(one_line, rel=1e-3, abs=1e-4)
 
 

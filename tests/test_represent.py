@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,13 +13,13 @@ from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
 
 from dupmae.encoder import Encoder
 from dupmae.model import DupMAE
-from dupmae.represent import Representation, Vocabulary, by_length, represent, stack
+from dupmae.represent import Representation, Vocabulary, by_length, read, represent, stack
 from dupmae.tokens import Tokens
 
 TEXTS = [
     " ".join(WORDS[start : start + length])
     for start, length in ((0, 7), (2, 1), (5, 14), (30, 4), (2, 9))
-]
+] + ["ba be ba ba fifo be"]
 SPECIAL = 5
 """Ids below are special tokens."""
 
@@ -31,9 +32,17 @@ def vocabulary(*terms: int) -> Vocabulary:
     return Vocabulary(torch.tensor(terms, dtype=torch.long))
 
 
+def represented(
+    model: DupMAE, ids: Sequence[Sequence[int]], terms: Vocabulary, *, as_query: bool
+) -> Representation:
+    return represent(model, tokens(), read(model, tokens(), ids), terms, as_query=as_query)
+
+
 def slow_weights(model: DupMAE, ids: list[int], terms: list[int], *, as_query: bool) -> list[float]:
     """Weigh the terms of one text, token by token, term by term."""
-    states = model.hidden_states(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))[0]
+    mask = torch.ones(1, len(ids), dtype=torch.long)
+    states = model.hidden_states(torch.tensor([ids]), mask)[0]
+    cls = model.cls_state(states.unsqueeze(0), mask)[0]
     transformed = model.transform(states)
     head, bias = model.vocabulary_head()
     own = [token for token in ids if token >= SPECIAL]
@@ -54,22 +63,38 @@ def slow_weights(model: DupMAE, ids: list[int], terms: list[int], *, as_query: b
         if model.heads.normalize_query_terms:
             norm = math.sqrt(sum(weight**2 for weight in weights))
             weights = [weight / norm for weight in weights] if norm else weights
-        gain = math.exp(float(model.query_log_gain(states[0])))
-        weights = [weight * gain for weight in weights]
-    return weights
+        gain = math.exp(float(model.query_log_gain(cls)))
+        return [weight * gain for weight in weights]
+    heads, own_counts = model.heads, [own.count(term) for term in terms]
+    ratio = len(own) / heads.frequency_length
+    norm = heads.frequency_k1 * (1 - heads.frequency_b + heads.frequency_b * ratio)
+    return [
+        weight * count * (heads.frequency_k1 + 1) / (count + norm) if count else weight
+        for weight, count in zip(weights, own_counts, strict=True)
+    ]
+
+
+SETTINGS = [
+    {"expansion": 0.0},
+    {"expansion": 0.3},
+    {"expansion": 1.0},
+    {"expansion": 0.0, "frequency_k1": 0.9, "frequency_length": 6.0},
+    {"expansion": 0.3, "frequency_k1": 2.0, "frequency_b": 1.0, "frequency_length": 3.0},
+    {"expansion": 0.3, "cls_attention": True, "corpus_idf": 1.0},
+]
 
 
 @pytest.mark.parametrize("as_query", [True, False])
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("expansion", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @torch.no_grad()
 def test_weights_equal_a_loop_over_tokens_and_terms(
-    expansion: float, normalize: bool, as_query: bool
+    settings: dict[str, object], normalize: bool, as_query: bool
 ) -> None:
-    model = tiny_model(expansion=expansion, normalize_query_terms=normalize)
+    model = tiny_model(normalize_query_terms=normalize, **settings)
     ids = [*tokens().ids(TEXTS, 40), [2, 3]]  # the last one is [CLS] [SEP] alone
     terms = Vocabulary.of(tokens(), ids, 60, torch.Generator().manual_seed(1))
-    weights = represent(model, tokens(), ids, terms, as_query=as_query).sparse
+    weights = represented(model, ids, terms, as_query=as_query).sparse
     expected = [slow_weights(model, text, terms.terms.tolist(), as_query=as_query) for text in ids]
     torch.testing.assert_close(weights, torch.tensor(expected), rtol=1e-4, atol=1e-5)
     assert (weights[:-1] > 0).any(dim=1).sum() >= 4  # u is 0 for the one token of a text
@@ -77,15 +102,15 @@ def test_weights_equal_a_loop_over_tokens_and_terms(
 
 
 @pytest.mark.parametrize("as_query", [True, False])
-@pytest.mark.parametrize("expansion", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @torch.no_grad()
 def test_training_and_encoder_agree_on_the_terms_of_a_batch(
-    expansion: float, as_query: bool
+    settings: dict[str, object], as_query: bool
 ) -> None:
-    model = tiny_model(expansion=expansion, k_document=200, k_query=200)
+    model = tiny_model(k_document=200, k_query=200, **settings)
     ids = tokens().ids(TEXTS, 24)
     terms = Vocabulary.of(tokens(), ids)
-    trained = represent(model, tokens(), ids, terms, as_query=as_query)
+    trained = represented(model, ids, terms, as_query=as_query)
     encoder = Encoder(model, tiny_tokenizer(), "tiny")
     encoded = encoder.encode_queries(TEXTS) if as_query else encoder.encode_documents(TEXTS)
     whole = torch.zeros(len(TEXTS), len(VOCABULARY))
@@ -99,22 +124,31 @@ def test_training_and_encoder_agree_on_the_terms_of_a_batch(
 def test_a_text_without_ordinary_tokens_has_no_terms_whatever_the_activation() -> None:
     for activation in ("log1p_relu", "log1p2_relu", "none"):
         model = tiny_model(activation=activation)
-        weights = represent(
-            model, tokens(), [[2, 3], [2, 1, 3], [2, 9, 3]], vocabulary(7, 9, 11), as_query=False
-        ).sparse
+        ids = [[2, 3], [2, 1, 3], [2, 9, 3]]
+        weights = represented(model, ids, vocabulary(7, 9, 11), as_query=False).sparse
         assert (weights[:2] == 0).all()
         assert (weights[2] != 0).any()
 
 
-def test_representations_do_not_depend_on_padding() -> None:
-    model = tiny_model(expansion=0.3)
+@pytest.mark.parametrize("as_query", [True, False])
+def test_representations_do_not_depend_on_padding(as_query: bool) -> None:
+    model = tiny_model(expansion=0.3, frequency_k1=0.9, cls_attention=True)
     ids = tokens().ids(TEXTS, 40)
     terms = Vocabulary.of(tokens(), ids)
-    together = represent(model, tokens(), ids, terms, as_query=True)
+    together = represented(model, ids, terms, as_query=as_query)
     for number, text in enumerate(ids):
-        alone = represent(model, tokens(), [text], terms, as_query=True)
+        alone = represented(model, [text], terms, as_query=as_query)
         torch.testing.assert_close(alone.dense[0], together.dense[number], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(alone.sparse[0], together.sparse[number], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_states_of_a_batch_are_those_of_its_texts_without_padding() -> None:
+    model = tiny_model()
+    ids = tokens().ids(TEXTS, 40)
+    for states, text in zip(read(model, tokens(), ids).texts(), ids, strict=True):
+        alone = read(model, tokens(), [text]).hidden_BLD[0]
+        torch.testing.assert_close(states, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_vocabulary_holds_each_ordinary_id_once_in_order() -> None:
@@ -140,12 +174,11 @@ def test_sampled_terms_join_the_vocabulary_and_come_from_the_generator() -> None
     st.sets(st.integers(5, 40)),
     st.lists(st.lists(st.integers(0, 45), min_size=4, max_size=4), min_size=1),
 )
-def test_only_ids_of_the_vocabulary_mark_a_term_as_present(
-    terms: set[int], texts: list[list[int]]
-) -> None:
-    # Ids between two terms, below the first and above the last must not mark a neighbour.
-    present = vocabulary(*sorted(terms)).contains(torch.tensor(texts))
-    assert present.tolist() == [[term in text for term in sorted(terms)] for text in texts]
+def test_terms_are_counted_wherever_they_stand(terms: set[int], texts: list[list[int]]) -> None:
+    # Ids between two terms, below the first and above the last must not count for a neighbour.
+    counts = vocabulary(*sorted(terms)).count(torch.tensor(texts))
+    assert counts.dtype == torch.float32
+    assert counts.tolist() == [[text.count(term) for term in sorted(terms)] for text in texts]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 5))

@@ -15,8 +15,8 @@ from dupmae.batch import Batch, Texts
 from dupmae.errors import UsageError
 from dupmae.model import HeadSettings
 from dupmae.represent import Representation, Vocabulary
-from dupmae.retrieval_loss import LossSettings, RetrievalLoss
-from dupmae.teachers import LexicalTeacher
+from dupmae.retrieval_loss import LossSettings, RetrievalLoss, TeacherStates
+from dupmae.teachers import LateTeacher, LexicalTeacher, mean_vectors
 from dupmae.trainer import Part
 
 OFF = LossSettings(contrastive=0.0, temperature=0.5, lexical_scale=0.3)
@@ -29,6 +29,12 @@ SPARSE = QUERIES.sparse @ DOCUMENTS.sparse.T
 SUM = 0.7 * DENSE + 2.0 * SPARSE
 ABSENT = -torch.inf
 LEXICAL = LexicalTeacher.fit([[5, 6], [6, 7, 7], [8]], 20)
+LATE = LateTeacher(torch.randn(3, generator=CHANCE), LEXICAL.idf)
+STATES = TeacherStates(
+    [torch.randn(length, 3, generator=CHANCE) for length in (3, 4)],
+    [torch.randn(length, 3, generator=CHANCE) for length in (4, 3, 2, 4)],
+)
+"""Of the texts of `batch`, whose lengths these are."""
 
 
 class FakeTeacher:
@@ -57,11 +63,21 @@ def batch(**changes: Any) -> Batch:
     )
 
 
-def terms(step: int = 0, rows: Batch | None = None, **weights: float) -> dict[str, float]:
+def loss(*, frozen: bool = False, **weights: float) -> RetrievalLoss:
+    """Return a loss whose teacher is a model of its own or, if frozen, the body itself."""
     settings = replace(OFF, **weights)
-    loss = RetrievalLoss(settings, HEADS, LEXICAL, FakeTeacher(), steps=100)  # type: ignore[arg-type]
+    teacher: Any = None if frozen else FakeTeacher()
+    late = LATE if settings.late_scale else None
+    return RetrievalLoss(settings, HEADS, LEXICAL, teacher, late, steps=100)
+
+
+def terms(
+    step: int = 0, rows: Batch | None = None, *, frozen: bool = False, **weights: float
+) -> dict[str, float]:
+    made = loss(frozen=frozen, **weights)
     part = Part(step, 0, 1, 0, 1, torch.Generator(), nullcontext)
-    values = loss(QUERIES, DOCUMENTS, rows or batch(), part)
+    states = STATES if made.needs_states else None
+    values = made(QUERIES, DOCUMENTS, rows or batch(), part, states)
     return {name: float(value) for name, value in values.items()}
 
 
@@ -83,12 +99,21 @@ def cosine() -> Tensor:
     return vectors[:2] @ vectors[2:].T
 
 
+def plain_ids() -> list[list[Tensor]]:
+    sides = batch().queries, batch().documents
+    return [[torch.tensor(ids[1:-1]).long() for ids in side.ids] for side in sides]
+
+
 def bm25() -> Tensor:
-    plain = [
-        [torch.tensor(ids[1:-1]).long() for ids in s.ids]
-        for s in (batch().queries, batch().documents)
-    ]
-    return LEXICAL.score(*plain)
+    return LEXICAL.score(*plain_ids())
+
+
+def own_cosine() -> Tensor:
+    return mean_vectors(STATES.queries) @ mean_vectors(STATES.documents).T
+
+
+def late() -> Tensor:
+    return LATE.score(plain_ids()[0], *STATES)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +132,53 @@ def test_a_term_is_its_definition_on_its_scores(
     weights: dict[str, float], name: str, expected: float
 ) -> None:
     assert terms(**weights)[name] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "name", "expected"),
+    [
+        ({"teacher_dense": 2.0}, "teacher_dense", 2 * kl(DENSE, own_cosine())),
+        ({"teacher_sum": 2.0}, "teacher_sum", 2 * kl(SUM, own_cosine() + 0.3 * bm25())),
+        (
+            {"teacher_sum": 2.0, "late_scale": 0.7},
+            "teacher_sum",
+            2 * kl(SUM, own_cosine() + 0.3 * bm25() + 0.7 * late()),
+        ),
+    ],
+)
+def test_a_frozen_body_is_its_own_teacher(
+    weights: dict[str, float], name: str, expected: float
+) -> None:
+    assert terms(frozen=True, **weights)[name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_late_interaction_stands_beside_another_teacher() -> None:
+    expected = kl(SUM, cosine() + 0.3 * bm25() + 0.7 * late())
+    found = terms(teacher_sum=1.0, late_scale=0.7)
+    assert found["teacher_sum"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_alignment_with_a_frozen_body_is_with_the_means_of_its_states() -> None:
+    dense = torch.cat([QUERIES.dense, DOCUMENTS.dense])
+    means = mean_vectors([*STATES.queries, *STATES.documents])
+    expected = 5 * float(1 - functional.cosine_similarity(dense, means).mean())
+    assert terms(frozen=True, alignment=5.0)["alignment"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "weights", "needed"),
+    [
+        (True, {"contrastive": 1.0, "teacher_sparse": 1.0}, False),
+        (True, {"teacher_dense": 1.0}, True),
+        (True, {"alignment": 1.0}, True),
+        (False, {"teacher_sum": 1.0, "alignment": 1.0}, False),
+        (False, {"teacher_sum": 1.0, "late_scale": 0.3}, True),
+    ],
+)
+def test_states_are_asked_for_only_where_a_teacher_is_made_of_them(
+    frozen: bool, weights: dict[str, float], needed: bool
+) -> None:
+    assert loss(frozen=frozen, **weights).needs_states == needed
 
 
 def test_given_scores_are_compared_with_the_sum_at_their_columns() -> None:

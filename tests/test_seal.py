@@ -29,7 +29,12 @@ def test_any_weight_changes_the_seal(name):
 CHANGED = {
     "normalize": False,
     "activation": "log1p2_relu",
+    "cls_attention": True,
     "expansion": 0.5,
+    "frequency_k1": 0.9,
+    "frequency_b": 0.5,
+    "frequency_length": 99.0,
+    "corpus_idf": 0.5,
     "normalize_query_terms": True,
     "k_document": 31,
     "k_query": 21,

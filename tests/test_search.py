@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,14 @@ import pytest
 from fakes import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_model import WORDS as TINY_WORDS
+from tiny_model import tiny_model, tiny_tokenizer
 
+from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, build_index, read_manifest
+from dupmae.engine.manifest import write_manifest
 from dupmae.errors import IndexMissingError, SealError, UsageError
-from dupmae.types import Document, SearchResult
+from dupmae.types import CorpusStatistics, Document, SearchResult
 
 WORDS = ["whale", "ship", "sea", "captain", "harpoon", "storm"]
 DOCUMENTS = [
@@ -88,6 +93,51 @@ def test_a_shorter_answer_is_the_start_of_a_longer_one(engine: SearchEngine) -> 
     everything = engine.search("captain of the ship", 153).hits
     for k in (1, 10, 63, 64, 65, 152):
         assert engine.search("captain of the ship", k).hits == everything[:k]
+
+
+def test_queries_are_encoded_for_the_documents_of_this_index(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[CorpusStatistics | None] = []
+
+    def encode(texts: list[str], corpus: CorpusStatistics | None = None):
+        seen.append(corpus)
+        return FakeEncoder().encode_queries(texts)
+
+    monkeypatch.setattr(engine.encoder, "encode_queries", encode)
+    engine.search("whale")
+    (statistics,) = seen
+    assert statistics is not None
+    assert statistics.documents == 153
+    held = np.zeros(FakeEncoder().vocabulary_size, np.int64)
+    for document in DOCUMENTS:
+        held[list({FakeEncoder().term(word) for word in document.content.lower().split()})] += 1
+    assert held.max() > 50
+    assert np.array_equal(statistics.frequency, held)
+
+
+def test_an_encoder_with_corpus_idf_weighs_queries_by_the_index(tmp_path: Path) -> None:
+    # Every document holds the first word, one alone the second.
+    common, rare = TINY_WORDS[:2]
+    texts = [" ".join([common, *TINY_WORDS[n : n + 4]]) for n in range(2, 40)]
+    documents = [Document(f"d{n}", text) for n, text in enumerate([*texts, f"{rare} {common}"])]
+    query = f"{common} {rare}"
+    Encoder(tiny_model(corpus_idf=2.0, expansion=0.0), tiny_tokenizer(), "idf").save(tmp_path / "m")
+    scores = {}
+    for power in (0.0, 2.0):
+        encoder = Encoder.load(tmp_path / "m", settings={"corpus_idf": power})
+        index = tmp_path / f"{power}.index"
+        build_index(documents, encoder, index)
+        with SearchEngine.open(index, encoder) as engine:
+            result = engine.search(query, len(documents))
+            frequency = engine.forward.frequency
+            encoded = encoder.encode_queries([query], CorpusStatistics(39, frequency))
+            parts = engine.forward.score(encoded.dense[0], *encoded.sparse.row(0), np.arange(39))
+        scores[power] = {hit.doc_id: hit.sparse for hit in result.hits}
+        assert result.proven
+        assert list(scores[power].values()) != [0.0] * 39
+        assert scores[power] == {f"d{n}": score for n, score in enumerate(parts[1].tolist())}
+    assert scores[0.0] != scores[2.0]
 
 
 def test_a_query_is_answered_the_same_alone_and_in_a_batch(
@@ -167,6 +217,19 @@ def test_every_missing_or_shortened_file_is_found_when_opening(tmp_path: Path) -
             SearchEngine.open(folder, FakeEncoder())
         path.write_bytes(content)
     SearchEngine.open(folder, FakeEncoder()).close()
+
+
+def test_an_index_of_the_first_format_is_refused_with_its_cure(tmp_path: Path) -> None:
+    folder = tmp_path / "my.index"
+    manifest = build_index(DOCUMENTS[:3], FakeEncoder(), folder)
+    (folder / "segments" / "000001" / "forward" / "frequency.npy").unlink()
+    files = tuple(file for file in manifest.files if file.path != "forward/frequency.npy")
+    assert len(files) == len(manifest.files) - 1
+    write_manifest(folder, replace(manifest, files=files, format_version=1))
+    with pytest.raises(
+        IndexMissingError, match=r"frequency\.npy is missing; build the index again"
+    ):
+        SearchEngine.open(folder, FakeEncoder())
 
 
 def test_a_manifest_that_miscounts_is_damage(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def reopened(tmp_path):
     """Return vectors as they were, and a forward store of them opened from the disk."""
     rng = np.random.default_rng(6)
     whole = Encoded(rng.standard_normal((500, DIM), dtype=np.float32), random_batch(500, 6, seed=3))
-    with ForwardWriter(tmp_path / "forward", DIM) as writer:
+    with ForwardWriter(tmp_path / "forward", DIM, VOCABULARY) as writer:
         for start in range(0, 500, 100):
             end = start + 100
             writer.add(Encoded(whole.dense[start:end], whole.sparse.rows(start, end)))

@@ -21,6 +21,7 @@ from dupmae.errors import CheckpointError, TrainingError, UsageError
 from dupmae.trainer import (
     Part,
     TrainerSettings,
+    body_is_frozen,
     freeze,
     learning_rate_factor,
     part_seed,
@@ -349,6 +350,20 @@ def test_freezing_keeps_embeddings_and_low_layers() -> None:
     }
     assert len(frozen) == 5 + 16
     assert not model.lm.get_output_embeddings().weight.requires_grad, "the projection is tied"
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "layers", "whole"),
+    [(True, 2, True), (True, 1, False), (False, 2, False), (False, 0, False)],
+)
+def test_a_body_is_frozen_when_nothing_in_it_is_trained(
+    embeddings: bool, layers: int, whole: bool
+) -> None:
+    model = tiny_model(cls_attention=True)
+    settings = TrainerSettings(freeze_embeddings=embeddings, freeze_layers=layers)
+    assert body_is_frozen(model, settings) == whole
+    freeze(model, embeddings, layers)
+    assert whole == (not any(p.requires_grad for p in model.lm.bert.parameters()))
 
 
 def test_more_frozen_layers_than_there_are_is_an_error() -> None:

@@ -13,6 +13,7 @@ from tiny_model import WORDS, tiny_model, tiny_tokenizer
 from dupmae.batch import DataSettings
 from dupmae.checkpoint import save_model
 from dupmae.finetune import FinetuneConfig, StartSettings
+from dupmae.model import HeadSettings
 from dupmae.retrieval_loss import LossSettings
 from dupmae.trainer import TrainerSettings
 
@@ -28,6 +29,12 @@ EVERY_LOSS = LossSettings(
     flops_query=0.01,
     flops_document=0.01,
 )
+
+
+EXACT_TERMS = HeadSettings(dense_dim=32, expansion=0.0, max_document_length=24, max_query_length=16)
+READING = replace(EXACT_TERMS, cls_attention=True, frequency_k1=0.9, corpus_idf=1.0)
+FREEZE = {"freeze_embeddings": True, "freeze_layers": 2}
+"""All of the start model's body."""
 
 
 def write_rows(path: Path, count: int = 24) -> Path:
@@ -83,3 +90,12 @@ def tiny_config(
         chunk_size=4,
     )  # fmt: skip
     return replace(config, **changes)
+
+
+def frozen_config(
+    folder: Path, *, trainer: dict[str, Any] | None = None, teacher: str = "", **changes: Any
+) -> FinetuneConfig:
+    """Return settings under which the body stays and is, without `teacher`, its own teacher."""
+    start = {"teacher": teacher and str(folder / teacher)}
+    trainer = FREEZE | (trainer or {})
+    return tiny_config(folder, trainer=trainer, start=start, **({"heads": READING} | changes))

@@ -56,4 +56,8 @@ def tiny_model(**settings: object) -> DupMAE:
         for name, parameter in model.named_parameters():
             if name.startswith("query_") or name.endswith("bias"):
                 torch.nn.init.uniform_(parameter, -0.5, 1.0)
+            elif name.startswith("cls_attention."):
+                torch.nn.init.normal_(parameter, std=0.05)
+            elif name == "training_idf":
+                torch.nn.init.uniform_(parameter, 0.1, 8.0)
     return model.eval()

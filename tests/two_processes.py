@@ -9,21 +9,32 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_finetune import tiny_config
+from tiny_finetune import EVERY_LOSS, frozen_config, tiny_config
 from torch import nn
 from toy_task import ToyTask
 
 from dupmae.batch import BatchSource
 from dupmae.data import Row
-from dupmae.finetune import finetune
+from dupmae.finetune import FinetuneConfig, finetune
 from dupmae.processes import Processes, process_group
 from dupmae.trainer import Part, TrainerSettings, run
 
 SETTINGS = TrainerSettings(steps=6, batch_size=6, checkpoint_every=4, log_every=1, device="cpu")
+
+
+def configs(folder: Path, batch_size: int) -> dict[str, FinetuneConfig]:
+    """Return the runs that one process and two must do alike."""
+    size = {"batch_size": batch_size}
+    late = replace(EVERY_LOSS, late_scale=0.3)
+    return {
+        "trained": tiny_config(folder, trainer=size),
+        "frozen": frozen_config(folder, trainer=size, loss=late),
+    }
 
 
 def share_rows() -> None:
@@ -87,7 +98,8 @@ def main(folder: Path) -> None:
     share_rows()
     # One group for all: torchrun's rendezvous serves one a process.
     with process_group(torch.device("cpu")) as processes:
-        finetune(tiny_config(folder, trainer={"batch_size": 3}), folder / "two")
+        for name, config in configs(folder, 3).items():
+            finetune(config, folder / f"{name}-two")
         seen = {
             "averages": averages(processes),
             "unbroken": unbroken(folder / "unbroken", processes.rank),
