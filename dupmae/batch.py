@@ -6,20 +6,30 @@ Each process draws its own rows; then all hold all of them, and each encodes its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
+from tqdm import tqdm
 
 from dupmae.contrastive import find_duplicates
 from dupmae.data import Row, RowFile, cut_span, draw_rows
 from dupmae.errors import UsageError
+from dupmae.files import replacing
+from dupmae.neighbours import neighbour_order
 from dupmae.represent import Vocabulary
 from dupmae.tokens import Tokens
 from dupmae.trainer import Part
+from dupmae.types import Int64
+
+_Item = TypeVar("_Item")
+NEIGHBOUR_CHARACTERS = 500
+"""Read of a text to find its neighbours; its first sentences say what it is about."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class DataSettings:
     """How often a batch comes from each file, as numbers; equal if empty."""
     block: int = 4
     """Consecutive rows that are drawn together, as each other's hard negatives."""
+    neighbours: bool = False
+    """Order each file's rows so that consecutive ones share rare words; counted once a run."""
     span_queries: float = 0.0
     """Share of rows whose query is replaced by a span cut out of the text."""
     negatives: int = 0
@@ -112,6 +124,7 @@ class BatchSource:
                     f"{file.path} has {len(file)} rows, not more than data.held_out = "
                     f"{settings.held_out}; lower that"
                 )
+        self._orders = [self._order(file, unpacked) for file in self.files]
 
     def draw(self, part: Part, batch_size: int) -> Batch:
         """Return the batch of one part: `batch_size` rows of each process, all on every one.
@@ -166,6 +179,27 @@ class BatchSource:
             for number in range(0, len(file), max(1, len(file) // each))
         ]
 
+    def _order(self, file: RowFile, folder: Path) -> Int64:
+        """Return the numbers of the rows that may be drawn, neighbours together if wanted."""
+        s = self._settings
+        drawn = len(file) - s.held_out
+        if not s.neighbours:
+            return np.arange(drawn)
+        kept = folder / f"{file.name}-neighbours-{drawn}-{s.block}.npy"
+        if kept.exists():
+            order: Int64 = np.load(kept)
+            return order
+        rows = tqdm((file[number] for number in range(drawn)), file.path.name, drawn, disable=None)
+        ids: list[list[int]] = []
+        for chunk in _batched(rows, 1000):
+            texts = [f"{row.query} {row.text[:NEIGHBOUR_CHARACTERS]}" for row in chunk]
+            ids += [text[1:-1] for text in self._tokens.ids(texts, NEIGHBOUR_CHARACTERS)]
+        order = neighbour_order(ids, self._tokens.vocabulary_size, s.block)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(kept) as sink:
+            np.save(sink, order)
+        return order
+
     def _texts(self, texts: list[str], max_length: int) -> Texts:
         return Texts(texts, self._tokens.ids(texts, max_length))
 
@@ -173,8 +207,8 @@ class BatchSource:
         s = self._settings
         chance = part.generator
         shares = torch.tensor(s.file_shares)
-        file = self.files[int(torch.multinomial(shares, 1, generator=chance))]
-        rows = draw_rows(file, len(file) - s.held_out, batch_size, s.block, chance)
+        number = int(torch.multinomial(shares, 1, generator=chance))
+        rows = draw_rows(self.files[number], self._orders[number], batch_size, s.block, chance)
         cut = torch.rand(len(rows), generator=chance) < s.span_queries
         return [
             cut_span(row, chance) if is_cut else row
@@ -211,3 +245,9 @@ def _everyones(rows: list[Row], world_size: int) -> list[Row]:
     collected: list[Any] = [None] * world_size
     distributed.all_gather_object(collected, rows)
     return [row for rows in collected for row in rows]
+
+
+def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -4,7 +4,7 @@ A saved folder opens with `BertForMaskedLM.from_pretrained`; what DupMAE adds li
 
     config.json  model.safetensors  tokenizer.json  tokenizer_config.json    Hugging Face's
     dupmae.json         format version, name, `HeadSettings`
-    heads.safetensors   W_cls, query term weights, query gain
+    heads.safetensors   W_cls, query term weights and gain; with some settings more
     README.md           the model card
 
 Left out: the state of a training run (`trainer.py`), the small files (`folder.py`) and
@@ -45,12 +45,13 @@ from dupmae.weights import first_line, read_encoder_weights, read_json, read_poo
 logger = logging.getLogger(__name__)
 
 _HEADS = {
-    "cls_projection.weight": "W_cls",
+    "cls_projection.": "W_cls",
     "query_term_weight": "query term weights (all one)",
-    "query_log_gain.weight": "query gain (always one)",
-    "query_log_gain.bias": "query gain (always one)",
+    "query_log_gain.": "query gain (always one)",
+    "cls_attention.": "[CLS] attention (the mean of all states)",
+    "training_idf": "idf of the training text (all one)",
 }
-"""Tensors of heads.safetensors, and what is said when one is absent."""
+"""How tensors of heads.safetensors begin, and what is said when one is absent."""
 _OUR_FILES = {
     "config.json",
     "model.safetensors",
@@ -177,11 +178,14 @@ def _missing_encoder(model: DupMAE, weights: Mapping[str, Tensor], folder: Path)
 
 def _missing_heads(model: DupMAE, head_weights: Mapping[str, Tensor]) -> list[str]:
     """Say which retrieval heads are absent and what stands for them."""
-    missing = [text for name, text in _HEADS.items() if name not in head_weights]
+    absent = head_tensors(model).keys() - head_weights.keys()
+    missing = [
+        text for start, text in _HEADS.items() if any(name.startswith(start) for name in absent)
+    ]
     if missing and missing[0] == "W_cls":
         square = model.heads.dense_dim == model.lm.config.hidden_size
         missing[0] = "W_cls (identity)" if square else "W_cls (random until trained)"
-    return list(dict.fromkeys(missing))
+    return missing
 
 
 def _fill(module: torch.nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
@@ -206,6 +210,15 @@ def _fill(module: torch.nn.Module, weights: Mapping[str, Tensor], folder: Path) 
 def encoder_tensors(model: DupMAE) -> dict[str, Tensor]:
     """Return the encoder and its MLM head under `BertForMaskedLM` names, the tied decoder once."""
     return {name: tensor.detach() for name, tensor in model.lm.named_parameters()}
+
+
+def head_tensors(model: DupMAE) -> dict[str, Tensor]:
+    """Return what DupMAE adds to the encoder: all parameters outside it."""
+    return {
+        name: tensor.detach()
+        for name, tensor in model.named_parameters()
+        if not name.startswith("lm.")
+    }
 
 
 def save_model(
@@ -271,9 +284,8 @@ def _write_files(
     def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key: value.cpu().to(dtype).contiguous() for key, value in tensors.items()}
 
-    head_tensors = {key: model.get_parameter(key).detach() for key in _HEADS}
     save_file(stored(encoder_tensors(model)), folder / "model.safetensors", {"format": "pt"})
-    save_file(stored(head_tensors), folder / "heads.safetensors", {"format": "pt"})
+    save_file(stored(head_tensors(model)), folder / "heads.safetensors", {"format": "pt"})
     config: dict[str, Any] = model.lm.config.to_dict()
     config.pop("_name_or_path", None)
     # The type to run in, not the type on disk: half precision is slow or absent on most CPUs.

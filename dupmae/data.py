@@ -55,6 +55,7 @@ class RowFile:
         """Open `path`, unpacking it into the folder `unpacked` if it is compressed."""
         self.path = path
         self._bytes = _map(_unpack(path, unpacked))
+        self.name = _own_name(path)
         bounds = _line_bounds(self._bytes)
         self._lines = _rows_of(self._bytes, bounds)
         self._starts, self._ends = bounds[self._lines], bounds[self._lines + 1]
@@ -122,18 +123,25 @@ def cut_span(row: Row, generator: torch.Generator, shortest: int = 3) -> Row:
 
 
 def draw_rows(
-    file: RowFile, limit: int, count: int, block: int, generator: torch.Generator
+    file: RowFile, order: Int64, count: int, block: int, generator: torch.Generator
 ) -> list[Row]:
-    """Draw `count` rows of the first `limit`, in random blocks of consecutive ones.
+    """Draw `count` rows in random blocks of ones that stand together in `order`.
 
     Rows that stand together (paragraphs of an article, papers of a field) are each other's hard
     negatives in the batch. Blocks are drawn with replacement, so that the rows depend on nothing
     but the generator.
+
+    Args:
+        file: the rows.
+        order: numbers of the rows that may be drawn.
+        count: rows wanted.
+        block: rows of a block.
+        generator: the only source of chance.
     """
-    block = min(block, limit)
-    starts = torch.randint(0, limit - block + 1, (-(-count // block),), generator=generator)
-    numbers = [start + offset for start in starts.tolist() for offset in range(block)]
-    return [file[number] for number in numbers[:count]]
+    block = min(block, len(order))
+    starts = torch.randint(0, len(order) - block + 1, (-(-count // block),), generator=generator)
+    places = [start + offset for start in starts.tolist() for offset in range(block)]
+    return [file[int(order[place])] for place in places[:count]]
 
 
 def _list(record: dict[str, Any], key: str, where: str) -> list[Any]:
@@ -197,17 +205,21 @@ def _rows_of(content: mmap.mmap | bytes, bounds: Int64) -> Int64:
     return rows
 
 
+def _own_name(path: Path) -> str:
+    """Tell files of one name in two folders apart, and a changed file from what it was."""
+    state = path.stat()
+    identity = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return f"{path.with_suffix('').stem}-{digest}"
+
+
 def _unpack(path: Path, folder: Path) -> Path:
     """Return `path`, or its unpacked copy in `folder`."""
     if not path.is_file():
         raise DataError(f"there is no training file {path}")
     if path.suffix not in (".gz", ".xz"):
         return path
-    # The name tells files of one name in two folders apart, and a changed file from what it was.
-    state = path.stat()
-    identity = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    plain = folder / f"{path.with_suffix('').stem}-{digest}.jsonl"
+    plain = folder / f"{_own_name(path)}.jsonl"
     if not plain.exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:

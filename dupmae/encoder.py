@@ -24,12 +24,12 @@ from dupmae.card import Card
 from dupmae.checkpoint import load_model, save_model, shipped_model
 from dupmae.config import load_config
 from dupmae.errors import UsageError
-from dupmae.model import DupMAE, HeadSettings, activate
+from dupmae.model import DupMAE, HeadSettings, activate, term_factors
 from dupmae.pooling import pool_own_terms, pool_vocabulary, top_terms
 from dupmae.processes import resolve_device
 from dupmae.seal import model_seal
 from dupmae.tokens import Tokens
-from dupmae.types import Encoded, Float32, Int32, SparseVectors
+from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors
 
 CPU_BATCH_TOKENS = 1024
 """Padding included; larger batches leave the caches and gain a CPU nothing."""
@@ -129,13 +129,21 @@ class Encoder:
         """Return the vocabulary's entries for the given term ids."""
         return [str(text) for text in self._tokenizer.convert_ids_to_tokens(list(map(int, terms)))]
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
-        """Encode texts as queries, in their order."""
-        return self._encode(texts, self.heads.max_query_length, as_query=True)
+    def encode_queries(
+        self, texts: Sequence[str], corpus: CorpusStatistics | None = None
+    ) -> Encoded:
+        """Encode texts as queries, in their order.
+
+        Args:
+            texts: any strings.
+            corpus: where they will be searched for; without it a model with `corpus_idf` uses
+                the idf of its training text.
+        """
+        return self._encode(texts, as_query=True, corpus=corpus)
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
         """Encode texts as documents, in their order."""
-        return self._encode(texts, self.heads.max_document_length, as_query=False)
+        return self._encode(texts, as_query=False)
 
     def save(
         self, folder: Path | str, *, half_precision: bool = False, card: Card | None = None
@@ -153,18 +161,33 @@ class Encoder:
         )
 
     @torch.inference_mode()
-    def _encode(self, texts: Sequence[str], max_length: int, *, as_query: bool) -> Encoded:
+    def _encode(
+        self, texts: Sequence[str], *, as_query: bool, corpus: CorpusStatistics | None = None
+    ) -> Encoded:
+        heads = self.heads
         dense = np.zeros((len(texts), self.dense_dim), dtype=np.float32)
         rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(texts)
-        ids = self._token_ids(texts, max_length)
+        ids = self._token_ids(
+            texts, heads.max_query_length if as_query else heads.max_document_length
+        )
         budget = CPU_BATCH_TOKENS if self._device.type == "cpu" else DEVICE_BATCH_TOKENS
         for batch in _batches([len(text_ids) for text_ids in ids], budget):
             batch_ids = [ids[position] for position in batch]
             input_ids_BL, mask_BL = self._tokens.batch(batch_ids)
             hidden_BLD = self._model.hidden_states(input_ids_BL, mask_BL)
-            dense[batch] = self._model.dense(hidden_BLD[:, 0]).cpu().numpy()
+            cls_BD = self._model.cls_state(hidden_BLD, mask_BL)
+            dense[batch] = self._model.dense(cls_BD).cpu().numpy()
             voting_BL = self._tokens.ordinary(input_ids_BL)
-            for place, row in self._sparse(batch_ids, hidden_BLD, voting_BL, as_query=as_query):
+            for place, (terms, weights, counts) in self._sparse(batch_ids, hidden_BLD, voting_BL):
+                if as_query:
+                    weights = weights * torch.where(counts > 0, 1.0, heads.expansion)
+                    weights = self._weigh_query(terms, weights, cls_BD[place], corpus)
+                else:
+                    # Not counts.sum(), which lacks the text's terms of a logit of 0 or less.
+                    length = voting_BL[place].sum()
+                    weights = weights * term_factors(counts, length, heads)
+                k = heads.k_query if as_query else heads.k_document
+                row = top_terms(terms.int().cpu().numpy(), weights.cpu().numpy(), k)
                 rows[batch[place]] = row
         return Encoded(dense, SparseVectors.from_rows(rows))
 
@@ -174,30 +197,45 @@ class Encoder:
             return self._tokens.ids([_readable(text[:longest]) for text in texts], max_length)
 
     def _sparse(
-        self,
-        ids: Sequence[Sequence[int]],
-        hidden_BLD: Tensor,
-        voting_BL: Tensor,
-        *,
-        as_query: bool,
-    ) -> Iterator[tuple[int, _Row]]:
-        """Yield place and sparse vector of each text of a batch that has tokens that vote."""
+        self, ids: Sequence[Sequence[int]], hidden_BLD: Tensor, voting_BL: Tensor
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
+        """Yield place and (terms, activated weights, counts) of each text that has votes.
+
+        Counts are float, the number of times that each term occurs in the text.
+        """
         states_TD = self._model.transform(hidden_BLD[voting_BL])
         lengths = voting_BL.sum(dim=1).tolist()
         places = [place for place, length in enumerate(lengths) if length]
         own = [self._own_terms(ids[place]) for place in places]
-        pooled = self._pool(states_TD, [lengths[place] for place in places], own)
-        for place, own_N, (terms, logits) in zip(places, own, pooled, strict=True):
-            weights = self._weights(terms, logits, own_N)
-            if as_query:
-                cls_BD = hidden_BLD[place : place + 1, 0]
-                weights = self._model.weigh_query(weights.unsqueeze(0), cls_BD, terms)[0]
-            k = self.heads.k_query if as_query else self.heads.k_document
-            yield place, top_terms(terms.int().cpu().numpy(), weights.cpu().numpy(), k)
+        pooled = self._pool(
+            states_TD, [lengths[place] for place in places], [terms for terms, _ in own]
+        )
+        for place, (own_N, count_N), (terms, logits) in zip(places, own, pooled, strict=True):
+            counts = count_N
+            if terms is not own_N:
+                counts = torch.zeros_like(logits)
+                where = torch.searchsorted(terms, own_N).clamp(max=max(0, len(terms) - 1))
+                found = terms[where] == own_N if len(terms) else torch.zeros_like(own_N).bool()
+                counts[where[found]] = count_N[found]
+            yield place, (terms, activate(logits, self.heads.activation), counts)
 
-    def _own_terms(self, text_ids: Sequence[int]) -> Tensor:
-        """Return the distinct terms (N,) of a text, increasing."""
-        return torch.tensor(sorted({*text_ids} - self._special_ids), device=self._device)
+    def _weigh_query(
+        self, terms: Tensor, weights: Tensor, cls_D: Tensor, corpus: CorpusStatistics | None
+    ) -> Tensor:
+        factors = None
+        if corpus is not None:
+            frequency = torch.from_numpy(corpus.frequency[terms.cpu().numpy()]).to(terms.device)
+            factors = self._model.corpus_factors(terms, frequency, corpus.documents)
+        weighed: Tensor = self._model.weigh_query(
+            weights.unsqueeze(0), cls_D.unsqueeze(0), terms, factors
+        )[0]
+        return weighed
+
+    def _own_terms(self, text_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the distinct terms (N,) of a text, increasing, and their counts (N,), float."""
+        ordinary = [token for token in text_ids if token not in self._special_ids]
+        terms, counts = torch.tensor(ordinary, device=self._device).unique(return_counts=True)
+        return terms, counts.float()
 
     def _pool(
         self, states_TD: Tensor, lengths: Sequence[int], own: Sequence[Tensor]
@@ -215,14 +253,6 @@ class Encoder:
             # Every activation makes 0 of the rest: most of the vocabulary ends here.
             terms_N = torch.nonzero((logits_V > 0) & self._is_term_V).squeeze(1)
             yield terms_N, logits_V[terms_N]
-
-    def _weights(self, terms_N: Tensor, logits_N: Tensor, own_N: Tensor) -> Tensor:
-        """Activate pooled logits and weigh down what the text does not contain."""
-        weights_N = activate(logits_N, self.heads.activation)
-        if self.heads.expansion in (0, 1):
-            return weights_N
-        foreign_N = ~torch.isin(terms_N, own_N)
-        return torch.where(foreign_N, weights_N * self.heads.expansion, weights_N)
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -258,6 +288,15 @@ def _check_servable(model: DupMAE) -> None:
         raise UsageError(
             f"dense_dim is {heads.dense_dim}, but the model was made "
             f"with {model.cls_projection.out_features}"
+        )
+    if heads.cls_attention != (model.cls_attention is not None):
+        raise UsageError(
+            f"cls_attention is {heads.cls_attention}, but the model was made "
+            f"with {not heads.cls_attention}"
+        )
+    if heads.corpus_idf and model.training_idf is None:
+        raise UsageError(
+            f"corpus_idf is {heads.corpus_idf}, but the model knows no idf of its training text"
         )
     longest = max(heads.max_document_length, heads.max_query_length)
     if longest > config.max_position_embeddings:

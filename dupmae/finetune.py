@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +27,17 @@ from dupmae.initialise import fit_cls_projection, fit_mlm_head, set_query_weight
 from dupmae.model import DupMAE, HeadSettings
 from dupmae.probe import probe_pairs
 from dupmae.processes import resolve_device
-from dupmae.represent import Representation, by_length, represent
-from dupmae.retrieval_loss import LossSettings, RetrievalLoss
+from dupmae.represent import Representation, States, by_length, read, represent
+from dupmae.retrieval_loss import LossSettings, RetrievalLoss, TeacherStates
 from dupmae.run_folder import has_checkpoint, settle_config
-from dupmae.teachers import DenseTeacher, LexicalTeacher
+from dupmae.teachers import DenseTeacher, LateTeacher, LexicalTeacher
 from dupmae.tokens import Tokens
-from dupmae.trainer import Part, TrainerSettings, run
+from dupmae.trainer import Part, TrainerSettings, body_is_frozen, run
 
 LEXICAL_SAMPLE = 20_000
 """Texts from which idf and the mean length are counted; more change BM25's order little."""
+LATE_SAMPLE = 300
+"""Texts from which the mean state is taken: some 50,000 tokens."""
 _FREE_SETTINGS = ("name", "chunk_size", "gradient_cache")
 """What a resumed run may change: without dropout, it alters no gradient beyond rounding."""
 
@@ -47,7 +49,8 @@ class StartSettings:
     model: str
     """A model folder."""
     teacher: str = ""
-    """A mean-pooled sentence encoder's folder; needed by alignment, teacher_sum, teacher_dense."""
+    """A mean-pooled sentence encoder's folder, for alignment, teacher_sum and teacher_dense; the
+    model's own body, where that is frozen, if left out."""
     fit_heads: bool = False
     """Before the first step fit MLM head, W_cls and query weights in closed form."""
     fit_texts: int = 2000
@@ -84,8 +87,8 @@ class FinetuneConfig:
             raise UsageError(f"chunk_size must be at least 1, found {self.chunk_size}")
         if self.start.fit_heads and not self.loss.lexical_scale:
             raise UsageError("start.fit_heads needs loss.lexical_scale above 0, a query's gain")
-        if self.loss.needs_cosine and not self.start.teacher:
-            raise UsageError("loss.alignment, teacher_sum and teacher_dense need start.teacher")
+        if self.loss.late_scale and not self.loss.teacher_sum:
+            raise UsageError("loss.late_scale is a part of teacher_sum's scores; set that above 0")
         if not self.loss.has_terms:
             raise UsageError("every loss weight is 0; set one, for instance loss.contrastive")
         if self.loss.needs_given_scores and not self.data.negatives:
@@ -136,15 +139,21 @@ class FinetuneTask:
         self._model.to(device)
         self._tokens = Tokens(self._tokenizer, device)
         self._source = BatchSource(config.data, self._tokens, folder / "data")
+        self._frozen = body_is_frozen(self._model, config.trainer)
         teacher = self._load_teacher(device)
         lexical = self._fit_lexical()
         if config.start.fit_heads and not has_checkpoint(folder):
             self._fit_heads(lexical, teacher)
         for module in self._model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = config.start.dropout
+            if isinstance(module, nn.Dropout):  # a frozen body is the teacher, which has none
+                module.p = 0.0 if self._frozen else config.start.dropout
         self._loss = RetrievalLoss(
-            config.loss, self._model.heads, lexical, teacher, config.trainer.steps
+            config.loss,
+            self._model.heads,
+            lexical,
+            teacher,
+            self._fit_late(lexical) if config.loss.late_scale else None,
+            config.trainer.steps,
         )
 
     @property
@@ -166,21 +175,26 @@ class FinetuneTask:
         """Add the gradients of one part of the batch; see `trainer.Task`."""
         batch = self._source.draw(part, self._config.trainer.batch_size)
         chunks = self._chunks(batch, part)
+        states = self._read_frozen(chunks, batch, part) if self._frozen else [None] * len(chunks)
         cached = self._config.gradient_cache
         with torch.no_grad() if cached else nullcontext():
-            outputs = [self._encode(chunk, batch, part) for chunk in chunks]
+            outputs = [
+                self._encode(chunk, known, batch, part)
+                for chunk, known in zip(chunks, states, strict=True)
+            ]
         leaves = [
             Representation(*(tensor.detach().requires_grad_() for tensor in output))
             for output in outputs
         ]
         queries = _join(leaves, chunks, True, len(batch.queries), part)
         documents = _join(leaves, chunks, False, len(batch.documents), part)
-        terms = self._loss(queries, documents, batch, part)
+        teacher_states = self._teacher_states(chunks, states, batch, part)
+        terms = self._loss(queries, documents, batch, part, teacher_states)
         # Every process computes the loss of the whole batch, and the loop averages over
         # processes: times their number gives the gradient of one process with it all.
         (terms["loss"] * (part.world_size / part.of)).backward()
-        for chunk, leaf, output in zip(chunks, leaves, outputs, strict=True):
-            again = self._encode(chunk, batch, part) if cached else output
+        for chunk, known, leaf, output in zip(chunks, states, leaves, outputs, strict=True):
+            again = self._encode(chunk, known, batch, part) if cached else output
             torch.autograd.backward(list(again), [_gradient(tensor) for tensor in leaf])
         return {name: float(value.detach()) for name, value in terms.items()}
 
@@ -194,20 +208,56 @@ class FinetuneTask:
                 chunks.append(_Chunk(as_query, [mine[i] for i in chunk], seed))
         return chunks
 
-    def _encode(self, chunk: _Chunk, batch: Batch, part: Part) -> Representation:
-        side = batch.queries if chunk.as_query else batch.documents
+    @torch.no_grad()
+    def _read_frozen(
+        self, chunks: Sequence[_Chunk], batch: Batch, part: Part
+    ) -> list[States | None]:
+        """Run the frozen body once; gradients, teachers and cached chunks start from its states."""
+        with part.autocast():
+            return [read(self._model, self._tokens, _chunk_ids(chunk, batch)) for chunk in chunks]
+
+    def _teacher_states(
+        self, chunks: Sequence[_Chunk], states: Sequence[States | None], batch: Batch, part: Part
+    ) -> TeacherStates | None:
+        """Put the frozen body's states in the order of the batch; read the other processes'."""
+        if not self._frozen or not self._loss.needs_states:
+            return None
+        if part.world_size > 1:
+            everyone = replace(part, rank=0, world_size=1)
+            chunks = self._chunks(batch, everyone)
+            states = self._read_frozen(chunks, batch, everyone)
+        sides = TeacherStates([], [])
+        for as_query, side in ((True, sides.queries), (False, sides.documents)):
+            placed = {
+                position: text
+                for chunk, known in zip(chunks, states, strict=True)
+                if chunk.as_query == as_query and known is not None
+                for position, text in zip(chunk.positions, known.texts(), strict=True)
+            }
+            side.extend(placed[position] for position in range(len(placed)))
+        return sides
+
+    def _encode(
+        self, chunk: _Chunk, states: States | None, batch: Batch, part: Part
+    ) -> Representation:
         torch.manual_seed(chunk.seed)  # the same dropout when a cached chunk is computed again
         with part.autocast():
             return represent(
                 self._model,
                 self._tokens,
-                [side.ids[position] for position in chunk.positions],
+                states or read(self._model, self._tokens, _chunk_ids(chunk, batch)),
                 batch.vocabulary,
                 as_query=chunk.as_query,
             )
 
     def _load_teacher(self, device: torch.device) -> DenseTeacher | None:
         start, dense_dim = self._config.start, self._model.heads.dense_dim
+        needs = self._config.loss
+        if not self._frozen and (needs.late_scale or (needs.needs_cosine and not start.teacher)):
+            raise UsageError(
+                "loss.alignment, teacher_sum and teacher_dense need start.teacher, or, as does "
+                "late_scale, a frozen body: trainer.freeze_embeddings and all freeze_layers"
+            )
         if not start.teacher:
             return None
         teacher = DenseTeacher(start.teacher, device)
@@ -223,6 +273,18 @@ class FinetuneTask:
         ids = self._tokens.ids(texts, self._config.data.document_length)
         return LexicalTeacher.fit([text[1:-1] for text in ids], self._tokens.vocabulary_size)
 
+    @torch.no_grad()
+    def _fit_late(self, lexical: LexicalTeacher) -> LateTeacher:
+        texts = self._source.sample_texts(LATE_SAMPLE)
+        ids = self._tokens.ids(texts, self._config.data.document_length)
+        chunks = by_length(list(map(len, ids)), self._config.chunk_size)
+        states = [
+            state
+            for chunk in chunks
+            for state in read(self._model, self._tokens, [ids[i] for i in chunk]).texts()
+        ]
+        return LateTeacher(torch.cat(states).mean(dim=0), lexical.idf)
+
     def _fit_heads(self, lexical: LexicalTeacher, teacher: DenseTeacher | None) -> None:
         texts = self._source.sample_texts(self._config.start.fit_texts)
         length = self._config.data.document_length
@@ -230,6 +292,11 @@ class FinetuneTask:
         if teacher is not None:
             fit_cls_projection(self._model, self._tokens, texts, length, teacher)
         set_query_weights(self._model, lexical, self._config.loss.lexical_scale)
+
+
+def _chunk_ids(chunk: _Chunk, batch: Batch) -> list[list[int]]:
+    side = batch.queries if chunk.as_query else batch.documents
+    return [side.ids[position] for position in chunk.positions]
 
 
 def _check_lengths(data: DataSettings, model: DupMAE) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dupmae.model import DupMAE
+from dupmae.model import DupMAE, activate
 from dupmae.teachers import DenseTeacher, LexicalTeacher
 from dupmae.tokens import Tokens
 
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 RIDGE = 1e-2
 """Ridge penalty as a fraction of the mean squared feature."""
+OWN_LOGIT = 5.0
+"""Median logit of a token's own term once the MLM head is fitted."""
 LINEAR_REGION = 8.0
 """At this offset GELU is the identity to 1e-3 for inputs of unit variance."""
 
@@ -33,8 +35,7 @@ def fit_mlm_head(
     tokens: Tokens,
     texts: Sequence[str],
     max_length: int,
-    own_logit: float = 8.0,
-    margin: float = 5.0,
+    sharpness: float = 8.0,
 ) -> None:
     """Fit the MLM transform so that each token's last state points at its own embedding.
 
@@ -47,10 +48,9 @@ def fit_mlm_head(
         tokens: the tokenizer.
         texts: a few hundred texts, about 50,000 tokens.
         max_length: tokens read of a text.
-        own_logit: median of a token's own logit, before the bias; the softmax's sharpness.
-        margin: the common bias is set so that the median own logit becomes this (the softmax
-            does not feel a common bias, the activation does). At 8 and 5 on all-MiniLM-L6-v2
-            99 % of a text's own terms and 5 % of all others are active.
+        sharpness: median of a token's own logit before the bias. The common bias then makes it
+            `OWN_LOGIT`; the softmax does not feel that, the activation does. At 8 and 5 on
+            all-MiniLM-L6-v2 99 % of a text's own terms and 5 % of all others are active.
     """
     states, ids = _token_states(model, tokens, texts, max_length)
     embeddings = model.word_embeddings.weight
@@ -70,8 +70,8 @@ def fit_mlm_head(
     head.transform.LayerNorm.weight.fill_(1.0)
     head.transform.LayerNorm.bias.zero_()
     own = (model.transform(states) * embeddings[ids]).sum(dim=1).median()
-    head.transform.LayerNorm.weight.fill_(float(own_logit / own))
-    head.bias.fill_(margin - own_logit)
+    head.transform.LayerNorm.weight.fill_(float(sharpness / own))
+    head.bias.fill_(OWN_LOGIT - sharpness)
     own = (model.transform(states) * embeddings[ids]).sum(dim=1) + head.bias[ids]
     low, middle, high = own.quantile(own.new_tensor([0.02, 0.5, 0.98])).tolist()
     logger.info("MLM head fitted: own logits %.2f (2 %%: %.2f, 98 %%: %.2f)", middle, low, high)
@@ -86,7 +86,7 @@ def fit_cls_projection(
     states = []
     for start in range(0, len(texts), 32):
         inputs = tokens.batch(tokens.ids(texts[start : start + 32], max_length))
-        states.append(model.hidden_states(*inputs)[:, 0])
+        states.append(model.cls_state(model.hidden_states(*inputs), inputs[1]))
     weight, _ = _ridge(torch.cat(states), targets, intercept=False)
     model.cls_projection.weight.copy_(weight.T)
     fit = functional.cosine_similarity(torch.cat(states) @ weight, targets).mean()
@@ -95,11 +95,22 @@ def fit_cls_projection(
 
 @torch.no_grad()
 def set_query_weights(model: DupMAE, lexical: LexicalTeacher, gain: float) -> None:
-    """Set the query's term weights to idf, the largest 1, and the gain to a constant above 0."""
+    """Set the query's term weights to idf, the largest 1, and the gain to a constant.
+
+    Args:
+        model: changed in place; its MLM head is fitted.
+        lexical: holds idf; a model with `corpus_idf` remembers it.
+        gain: scale of the sparse part, above 0, for a query vector of length 1 and documents
+            whose terms weigh 1 before their frequency counts.
+    """
     # Some models pad their vocabulary with rows without a text; those keep a weight of 1.
-    model.query_term_weight[: len(lexical.idf)] = lexical.idf / lexical.idf.max()
+    size = len(lexical.idf)
+    model.query_term_weight[:size] = lexical.idf / lexical.idf.max()
+    if model.training_idf is not None:
+        model.training_idf[:size] = lexical.idf
     model.query_log_gain.weight.zero_()
-    model.query_log_gain.bias.fill_(math.log(gain))
+    own_weight = float(activate(torch.tensor(OWN_LOGIT), model.heads.activation))
+    model.query_log_gain.bias.fill_(math.log(gain / own_weight))
 
 
 def _token_states(

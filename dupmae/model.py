@@ -4,17 +4,20 @@ Shapes: B batch, L tokens, D hidden, P dense dimensions (d'), V vocabulary or a 
 Left out: the enhanced decoder (`decoder.py`), which exists in pre-training only, and all that
 turns texts into ids or tensors into records (`encoder.py`).
 
-A document is dense(x) = W_cls·h and sparse(x) = act(μ), μ the maximum of the MLM logits over the
-tokens that are neither [CLS] nor [SEP] nor padding. A query is encoded alike; then each term is
-weighted by u ∈ R^V and the whole vector, its ℓ2 norm taken off, by a gain read off [CLS]. Both
-are on the query side of an inner product, so the score stays ⟨q, d⟩ and its proofs hold.
+A document is dense(x) = W_cls·h and sparse(x) = f·act(μ), μ the maximum of the MLM logits over
+the tokens that are neither [CLS] nor [SEP] nor padding, f what the frequency of a term in the text
+adds (`term_factors`). A query is encoded alike, without f; then each term is weighted by u ∈ R^V
+and the whole vector, its ℓ2 norm taken off, by a gain read off [CLS]. Both are on the query side of
+an inner product, so the score stays ⟨q, d⟩ and its proofs hold.
 
 Source: Liu et al., RetroMAE-2 (ACL 2023), equations 6 to 12; u is the inference-free query of
-OpenSearch (arXiv 2411.04403), here a factor beside the model's own weight.
+OpenSearch (arXiv 2411.04403), here a factor beside the model's own weight. A maximum cannot count:
+f is BM25's part that does.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,11 +26,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM
 
+from dupmae.cls_attention import ClsAttention
 from dupmae.errors import UsageError
 
 Activation = Literal["log1p_relu", "log1p2_relu", "none"]
 NEVER = -1e4
 """A logit that no maximum picks and that stays finite in half precision."""
+CORPUS_PRIOR = 1000.0
+"""Documents of training text that are counted with a corpus; 0 to 3000 measure alike."""
+LEAST_IDF = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,18 @@ class HeadSettings:
     """Divide the dense vector by its ℓ2 norm."""
     activation: Activation = "log1p_relu"
     """What makes term weights of the max-pooled logits."""
+    cls_attention: bool = False
+    """[CLS] reads all last states once more (`cls_attention.py`) before W_cls."""
     expansion: float = 1.0
     """Factor on the weights of terms that the text does not contain; 0 turns expansion off."""
+    frequency_k1: float = 0.0
+    """BM25's k1: how slowly a document's weight saturates with a term's frequency; 0: at once."""
+    frequency_b: float = 0.4
+    """How much of that is relative to the document's length: BM25's b."""
+    frequency_length: float = 200.0
+    """Tokens of a document of usual length."""
+    corpus_idf: float = 0.0
+    """Power of (idf in the searched corpus ÷ idf in the training text) on a query's terms."""
     normalize_query_terms: bool = False
     """Divide a query's sparse vector by its ℓ2 norm before the gain."""
     k_document: int = 384
@@ -61,18 +78,28 @@ class HeadSettings:
         if self.activation not in get_args(Activation):
             known = ", ".join(get_args(Activation))
             raise UsageError(f"activation must be one of {known}, found {self.activation!r}")
-        for name in ("dense_dim", "k_document", "k_query"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, found {getattr(self, name)}")
-        for name in ("max_document_length", "max_query_length"):
-            if getattr(self, name) < 3:
-                raise UsageError(
-                    f"{name} must be at least 3, room for one token, found {getattr(self, name)}"
-                )
-        if not 0 <= self.expansion <= 1:
-            raise UsageError(f"expansion must lie in [0, 1], found {self.expansion}")
-        if min(self.dense_weight, self.sparse_weight) < 0:
-            raise UsageError("dense_weight and sparse_weight must not be negative")
+        for names, least, most in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if not least <= value <= most:  # false for NaN too
+                    upper = {math.inf: "", _LARGEST: " and finite"}.get(
+                        most, f" and at most {most:g}"
+                    )
+                    raise UsageError(f"{name} must be at least {least:g}{upper}, found {value}")
+        if self.frequency_length == 0:
+            raise UsageError("frequency_length must be above 0, found 0")
+
+
+_LARGEST = 1e30
+"""Of numbers that must be finite."""
+_RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
+    (("dense_dim", "k_document", "k_query"), 1, math.inf),
+    (("max_document_length", "max_query_length"), 3, math.inf),  # room for one token
+    (("expansion", "frequency_b"), 0, 1),
+    (("frequency_k1", "frequency_length", "corpus_idf"), 0, _LARGEST),
+    (("dense_weight", "sparse_weight"), 0, _LARGEST),
+)
+"""Settings, and the least and the most that each may be."""
 
 
 def activate(logits: Tensor, activation: Activation) -> Tensor:
@@ -81,6 +108,22 @@ def activate(logits: Tensor, activation: Activation) -> Tensor:
         return logits
     weights = torch.log1p(functional.relu(logits))
     return torch.log1p(weights) if activation == "log1p2_relu" else weights
+
+
+def term_factors(counts: Tensor, lengths: Tensor, heads: HeadSettings) -> Tensor:
+    """Return what a document's term weights are multiplied by, of the shape of `counts`.
+
+    That is `expansion` for a term that does not occur, and for one that does BM25's
+    f = c·(k1 + 1) / (c + k1·(1 − b + b·length / usual length)), which is 1 if k1 = 0.
+
+    Args:
+        counts: how often each term occurs in the document, float.
+        lengths: ordinary tokens of the document; broadcast against `counts`.
+        heads: the settings.
+    """
+    k1, b = heads.frequency_k1, heads.frequency_b
+    norm = k1 * (1 - b + b * lengths / heads.frequency_length)
+    return torch.where(counts > 0, counts * (k1 + 1) / (counts + norm), heads.expansion)
 
 
 class DupMAE(nn.Module):
@@ -94,6 +137,10 @@ class DupMAE(nn.Module):
         self.cls_projection = nn.Linear(config.hidden_size, heads.dense_dim, bias=False)
         self.query_term_weight = nn.Parameter(torch.ones(config.vocab_size))
         self.query_log_gain = nn.Linear(config.hidden_size, 1)
+        self.cls_attention = ClsAttention(config) if heads.cls_attention else None
+        self.training_idf: nn.Parameter | None = None
+        if heads.corpus_idf:
+            self.training_idf = nn.Parameter(torch.ones(config.vocab_size), requires_grad=False)
         nn.init.normal_(self.cls_projection.weight, std=config.initializer_range)
         if heads.dense_dim == config.hidden_size:
             nn.init.eye_(self.cls_projection.weight)
@@ -117,6 +164,13 @@ class DupMAE(nn.Module):
         output = self.lm.bert(input_ids=input_ids_BL, attention_mask=attention_mask_BL)
         states: Tensor = output.last_hidden_state
         return states
+
+    def cls_state(self, hidden_BLD: Tensor, attention_mask_BL: Tensor) -> Tensor:
+        """Return h (B, D), the state of [CLS] that dense vectors, gains and decoders start from."""
+        if self.cls_attention is None:
+            return hidden_BLD[:, 0]
+        state_BD: Tensor = self.cls_attention(hidden_BLD, attention_mask_BL)
+        return state_BD
 
     def dense(self, cls_BD: Tensor) -> Tensor:
         """Project [CLS] states to dense vectors (B, P)."""
@@ -153,16 +207,53 @@ class DupMAE(nn.Module):
         logits_BLV = logits_BLV.masked_fill(~voting_BL.unsqueeze(-1), NEVER)
         return logits_BLV.amax(dim=1) + bias_V
 
-    def weigh_query(self, weights_BV: Tensor, cls_BD: Tensor, terms_V: Tensor | None) -> Tensor:
+    def weigh_query(
+        self,
+        weights_BV: Tensor,
+        cls_BD: Tensor,
+        terms_V: Tensor | None,
+        corpus_factor_V: Tensor | None = None,
+    ) -> Tensor:
         """Turn activated weights of queries into query weights (same shape).
 
         With `normalize_query_terms` the norm is taken over the given columns, so these must
         hold all terms of the queries.
+
+        Args:
+            weights_BV: activated weights.
+            cls_BD: states of [CLS].
+            terms_V: ids of the columns, all if None.
+            corpus_factor_V: further factors of the columns, from `corpus_factors`.
         """
         term_weight_V = (
             self.query_term_weight if terms_V is None else self.query_term_weight[terms_V]
         )
         weighted_BV = weights_BV * functional.relu(term_weight_V)
+        if corpus_factor_V is not None:
+            weighted_BV = weighted_BV * corpus_factor_V
         if self.heads.normalize_query_terms:
             weighted_BV = functional.normalize(weighted_BV, dim=-1)
         return weighted_BV * torch.exp(self.query_log_gain(cls_BD))
+
+    def corpus_factors(self, terms_V: Tensor, frequency_V: Tensor, documents: int) -> Tensor | None:
+        """Return what turns training idf into the corpus's, (V,); None if the model does not.
+
+        Args:
+            terms_V: term ids.
+            frequency_V: documents of the corpus that hold each of them.
+            documents: the corpus's size. A small one is counted together with `CORPUS_PRIOR`
+                documents like those of training, so its idf is never a matter of chance.
+        """
+        if self.training_idf is None:
+            return None
+        idf_V = self.training_idf[terms_V]
+        # Such that an empty corpus has training's idf: inverse_frequency(expected, prior) = idf.
+        expected_V = (CORPUS_PRIOR + 1) * torch.exp(-idf_V) - 0.5
+        corpus_idf_V = inverse_frequency(frequency_V + expected_V, documents + CORPUS_PRIOR)
+        # A term of almost every text has an idf near 0, in which a ratio would say nothing.
+        return (corpus_idf_V / idf_V.clamp(min=LEAST_IDF)) ** self.heads.corpus_idf
+
+
+def inverse_frequency(frequency: Tensor, documents: float) -> Tensor:
+    """Return BM25's idf, ln(1 + (N − n + ½) / (n + ½)), which is above 0 (Lucene's form)."""
+    return torch.log1p((documents - frequency + 0.5) / (frequency + 0.5))

@@ -102,7 +102,8 @@ class PretrainingObjective(nn.Module):
         mlm, bag = self._encoder_losses(states_BLD, batch, targets_BL, terms_T)
         losses = {"mlm": mlm}
         if self.settings.decoder != "none":
-            losses["cls"] = self._cls_loss(states_BLD[:, 0], batch, targets_BL, terms_T)
+            cls_BD = self.model.cls_state(states_BLD, batch.attention_mask_BL)
+            losses["cls"] = self._cls_loss(cls_BD, batch, targets_BL, terms_T)
         total = sum(losses.values(), torch.zeros((), device=mlm.device, dtype=mlm.dtype))
         if bag is not None:
             losses["bag"] = bag

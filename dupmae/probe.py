@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dupmae.model import DupMAE
-from dupmae.represent import Representation, Vocabulary, by_length, represent, stack
+from dupmae.represent import Representation, Vocabulary, by_length, read, represent, stack
 from dupmae.tokens import Tokens
 
 
@@ -58,7 +58,13 @@ def _encode(
 ) -> Representation:
     chunks = by_length(list(map(len, ids)), batch_size)
     pieces = [
-        represent(model, tokens, [ids[i] for i in chunk], vocabulary, as_query=as_query)
+        represent(
+            model,
+            tokens,
+            read(model, tokens, [ids[i] for i in chunk]),
+            vocabulary,
+            as_query=as_query,
+        )
         for chunk in chunks
     ]
     return stack(pieces, chunks)

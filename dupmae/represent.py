@@ -1,4 +1,4 @@
-"""Texts → (dense, sparse) tensors with gradients, over the vocabulary of a batch.
+"""Texts → the body's states → (dense, sparse) tensors with gradients, over a batch's vocabulary.
 
 Training computes term weights only for the ids that occur in the batch (and a random sample of
 others): a score needs no more. Inference over the whole vocabulary is `encoder.py`.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dupmae.model import DupMAE, activate
+from dupmae.model import DupMAE, activate, term_factors
 from dupmae.tokens import Tokens
 
 
@@ -47,45 +47,60 @@ class Vocabulary:
         ids = ids.unique().to(tokens.device)
         return cls(ids[tokens.ordinary(ids)])
 
-    def contains(self, input_ids_BL: Tensor) -> Tensor:
-        """Return (B, V) bool: which terms occur in which text."""
+    def count(self, input_ids_BL: Tensor) -> Tensor:
+        """Return (B, V) float32: how often each term occurs in each text."""
         # A last entry that no id equals: ids beyond every term are looked up there.
         terms = torch.cat([self.terms, self.terms.new_full((1,), -1)])
         columns_BL = torch.searchsorted(self.terms, input_ids_BL)
         absent_BL = terms[columns_BL] != input_ids_BL
         columns_BL = columns_BL.masked_fill(absent_BL, len(self.terms))
-        present_BV = torch.zeros(
-            len(input_ids_BL), len(terms), dtype=torch.bool, device=terms.device
-        )
-        return present_BV.scatter_(1, columns_BL, value=True)[:, :-1]
+        counts_BV = torch.zeros(len(input_ids_BL), len(terms), device=terms.device)
+        ones_BL = torch.ones_like(columns_BL, dtype=counts_BV.dtype)
+        return counts_BV.scatter_add_(1, columns_BL, ones_BL)[:, :-1]
+
+
+class States(NamedTuple):
+    """A padded batch of n texts after the body."""
+
+    input_ids_BL: Tensor
+    mask_BL: Tensor
+    hidden_BLD: Tensor
+
+    def texts(self) -> list[Tensor]:
+        """Return each text's states (its length, D), [CLS] and [SEP] included."""
+        lengths = self.mask_BL.sum(dim=1).tolist()
+        return [hidden[:length] for hidden, length in zip(self.hidden_BLD, lengths, strict=True)]
+
+
+def read(model: DupMAE, tokens: Tokens, ids: Sequence[Sequence[int]]) -> States:
+    """Run the body over at least one text, given as ids with [CLS] and [SEP]."""
+    input_ids_BL, mask_BL = tokens.batch(ids)
+    return States(input_ids_BL, mask_BL, model.hidden_states(input_ids_BL, mask_BL))
 
 
 def represent(
-    model: DupMAE,
-    tokens: Tokens,
-    ids: Sequence[Sequence[int]],
-    vocabulary: Vocabulary,
-    *,
-    as_query: bool,
+    model: DupMAE, tokens: Tokens, states: States, vocabulary: Vocabulary, *, as_query: bool
 ) -> Representation:
-    """Encode at least one text, given as ids with [CLS] and [SEP].
+    """Run the heads over texts that the body has read.
 
     Terms that a text does not contain are weighted by the model's `expansion`. No top-k cut is
     made: regularisation, not the cut, must make training's vectors sparse. A text of no ordinary
     tokens has no terms.
     """
-    input_ids_BL, mask_BL = tokens.batch(ids)
-    hidden_BLD = model.hidden_states(input_ids_BL, mask_BL)
+    input_ids_BL, mask_BL, hidden_BLD = states
+    cls_BD = model.cls_state(hidden_BLD, mask_BL)
     voting_BL = tokens.ordinary(input_ids_BL)
     logits_BV = model.max_pool(hidden_BLD, voting_BL, vocabulary.terms)
     weights_BV = activate(logits_BV, model.heads.activation)
     weights_BV = weights_BV.masked_fill(~voting_BL.any(dim=1, keepdim=True), 0.0)
-    if model.heads.expansion < 1:
-        present_BV = vocabulary.contains(input_ids_BL)
-        weights_BV = weights_BV * present_BV.to(weights_BV.dtype).clamp(min=model.heads.expansion)
+    counts_BV = vocabulary.count(input_ids_BL)
     if as_query:
-        weights_BV = model.weigh_query(weights_BV, hidden_BLD[:, 0], vocabulary.terms)
-    return Representation(model.dense(hidden_BLD[:, 0]).float(), weights_BV.float())
+        weights_BV = weights_BV * torch.where(counts_BV > 0, 1.0, model.heads.expansion)
+        weights_BV = model.weigh_query(weights_BV, cls_BD, vocabulary.terms)
+    else:
+        lengths_B1 = voting_BL.sum(dim=1, keepdim=True)
+        weights_BV = weights_BV * term_factors(counts_BV, lengths_B1, model.heads)
+    return Representation(model.dense(cls_BD).float(), weights_BV.float())
 
 
 def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:

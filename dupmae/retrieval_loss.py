@@ -7,6 +7,7 @@ Scores are those of the raw sum and of its two parts. Source of the self-distill
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from dupmae.batch import Batch, Texts, encode_shares
 from dupmae.errors import UsageError
 from dupmae.model import HeadSettings
 from dupmae.represent import Representation
-from dupmae.teachers import DenseTeacher, LexicalTeacher
+from dupmae.teachers import DenseTeacher, LateTeacher, LexicalTeacher, mean_vectors
 from dupmae.trainer import Part
 
 
@@ -35,13 +36,15 @@ class LossSettings:
     given_margin_mse: float = 0.0
     """MarginMSE to the rows' teacher scores, on the sum."""
     teacher_sum: float = 0.0
-    """KL to teacher cosine + lexical_scale · BM25 over the whole batch, on the sum."""
+    """KL to teacher cosine + lexical_scale · BM25 + late_scale · late interaction, on the sum."""
     teacher_dense: float = 0.0
     """KL to the teacher's cosine over the whole batch, on the dense part."""
     teacher_sparse: float = 0.0
     """KL to lexical_scale · BM25 over the whole batch, on the sparse part."""
     lexical_scale: float = 0.2
     """BM25's share in the teachers' scores, for a query's idf vector of length 1."""
+    late_scale: float = 0.0
+    """Late interaction's share in teacher_sum's scores; needs a frozen body."""
     alignment: float = 0.0
     """1 − cosine between dense vectors and the teacher's."""
     self_distillation: float = 0.0
@@ -81,6 +84,13 @@ class LossSettings:
         return bool(self.given_kl or self.given_margin_mse)
 
 
+class TeacherStates(NamedTuple):
+    """A frozen body's states of every text of a batch, each (its length, D)."""
+
+    queries: list[Tensor]
+    documents: list[Tensor]
+
+
 @dataclass(frozen=True)
 class RetrievalLoss:
     """The weighted sum of all terms of `LossSettings`."""
@@ -89,11 +99,24 @@ class RetrievalLoss:
     heads: HeadSettings
     lexical: LexicalTeacher
     teacher: DenseTeacher | None
+    """None: the frozen body's own states are the teacher."""
+    late: LateTeacher | None
     steps: int
     """Steps of the whole run, for the regulariser's ramp."""
 
+    @property
+    def needs_states(self) -> bool:
+        """Whether a teacher is made of the frozen body's states."""
+        own_cosine = self.teacher is None and self.settings.needs_cosine
+        return own_cosine or self.late is not None
+
     def __call__(
-        self, queries: Representation, documents: Representation, batch: Batch, part: Part
+        self,
+        queries: Representation,
+        documents: Representation,
+        batch: Batch,
+        part: Part,
+        states: TeacherStates | None,
     ) -> dict[str, Tensor]:
         """Return "loss", its terms with their weights applied, and a document's active terms.
 
@@ -102,6 +125,7 @@ class RetrievalLoss:
             documents: of the whole batch, N.
             batch: their texts, and which belong together.
             part: the step, and this process's place.
+            states: the frozen body's; None if the body is in training.
         """
         dense_BN = queries.dense @ documents.dense.T
         sparse_BN = queries.sparse @ documents.sparse.T
@@ -110,7 +134,7 @@ class RetrievalLoss:
         terms = {
             **self._labels(scores, batch),
             **self._given_scores(sum_BN, batch),
-            **self._teachers(scores, queries, documents, batch, part),
+            **self._teachers(scores, queries, documents, batch, part, states),
             **self._regularisers(queries, documents, part),
         }
         # Without any term (given scores alone, and no row has some) the gradient is 0, not absent.
@@ -162,6 +186,7 @@ class RetrievalLoss:
         documents: Representation,
         batch: Batch,
         part: Part,
+        states: TeacherStates | None,
     ) -> dict[str, Tensor]:
         s = self.settings
         targets: dict[str, Tensor] = {}
@@ -171,8 +196,7 @@ class RetrievalLoss:
                 _plain_ids(batch.queries), _plain_ids(batch.documents)
             ).to(queries.dense.device)
         if s.needs_cosine:
-            query_BP = self._cosine_vectors(batch.queries, part)
-            document_NP = self._cosine_vectors(batch.documents, part)
+            query_BP, document_NP = self._cosine_vectors(batch, part, states)
             targets["dense"] = query_BP @ document_NP.T
             if s.alignment:
                 terms["alignment"] = s.alignment * losses.alignment(
@@ -180,7 +204,7 @@ class RetrievalLoss:
                     torch.cat([query_BP, document_NP]),
                 )
         if s.teacher_sum:
-            targets["sum"] = targets["dense"] + targets["sparse"]
+            targets["sum"] = targets["dense"] + targets["sparse"] + self._late(batch, states)
         weights = {"sum": s.teacher_sum, "dense": s.teacher_dense, "sparse": s.teacher_sparse}
         for name, weight in weights.items():
             if weight:
@@ -189,7 +213,23 @@ class RetrievalLoss:
                 )
         return terms
 
-    def _cosine_vectors(self, side: Texts, part: Part) -> Tensor:
+    def _late(self, batch: Batch, states: TeacherStates | None) -> Tensor | float:
+        """Return late interaction's share of the teacher's sum."""
+        if self.late is None:
+            return 0.0
+        assert states is not None
+        return self.settings.late_scale * self.late.score(_plain_ids(batch.queries), *states)
+
+    def _cosine_vectors(
+        self, batch: Batch, part: Part, states: TeacherStates | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the dense teacher's unit vectors of queries and of documents."""
+        if self.teacher is None:
+            assert states is not None
+            return mean_vectors(states.queries), mean_vectors(states.documents)
+        return self._teach(batch.queries, part), self._teach(batch.documents, part)
+
+    def _teach(self, side: Texts, part: Part) -> Tensor:
         teacher = self.teacher
         assert teacher is not None
         longest = max(map(len, side.ids))

@@ -1,7 +1,9 @@
-"""What fine-tuning can learn from without labels: a dense encoder's cosine, and wordpiece BM25.
+"""What fine-tuning can learn from without labels: cosine, late interaction, and wordpiece BM25.
 
-Both score all documents of a batch against all its queries. A cross-encoder's scores come with
-the rows (`data.py`) instead.
+All score the documents of a batch against its queries. A cross-encoder's scores come with the rows
+(`data.py`) instead.
+
+Shapes: B queries, N documents, L tokens of one text, D hidden, P dense dimensions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -57,6 +59,59 @@ class DenseTeacher:
             mean_BD = (hidden_BLD * mask_BL1).sum(1) / mask_BL1.sum(1)
             pieces.append(functional.normalize(mean_BD, dim=-1))
         return torch.cat(pieces)[torch.tensor(order, device=self._model.device).argsort()]
+
+
+def mean_vectors(states: Sequence[Tensor]) -> Tensor:
+    """Return the unit vectors (n, D) of the mean states of texts, each (L, D)."""
+    return functional.normalize(torch.stack([state.mean(dim=0) for state in states]), dim=-1)
+
+
+@dataclass(frozen=True)
+class LateTeacher:
+    """Late interaction of a frozen body's states: Σ_i w_i · max_j cos(q_i, d_j).
+
+    The states of an encoder that was trained through their mean match token by token as well,
+    once what all states share is taken off; what that finds the mean alone does not (ColBERT's
+    score, Khattab and Zaharia 2020; distilled into one vector, Lin et al. 2021).
+    """
+
+    centre: Tensor
+    """(D,) the mean of the states of many texts."""
+    idf: Tensor
+    """(V,) w of a query's tokens, before its length of 1."""
+
+    @torch.no_grad()
+    def score(
+        self,
+        query_ids: Sequence[Tensor],
+        queries: Sequence[Tensor],
+        documents: Sequence[Tensor],
+    ) -> Tensor:
+        """Return scores (B, N).
+
+        Args:
+            query_ids: each query's ids without specials.
+            queries: each query's states, [CLS] first and [SEP] last.
+            documents: each document's states, likewise.
+        """
+        query_TD = torch.cat([self._unit(states[1:-1]) for states in queries])
+        best = [
+            (query_TD @ self._unit(states[1:-1]).T).amax(dim=1)
+            if len(states) > 2
+            else query_TD.new_zeros(len(query_TD))
+            for states in documents
+        ]
+        best_TN = torch.stack(best, dim=1)
+        rows = [
+            functional.normalize(self.idf[ids].to(scores.device), dim=0) @ scores
+            for ids, scores in zip(
+                query_ids, best_TN.split([len(ids) for ids in query_ids]), strict=True
+            )
+        ]
+        return torch.stack(rows)
+
+    def _unit(self, states_LD: Tensor) -> Tensor:
+        return functional.normalize(states_LD.float() - self.centre, dim=-1)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class TrainerSettings:
     """How long, how fast and on what to train."""
 
     steps: int = 1000
-    """Optimizer steps in all."""
+    """Optimizer steps in all; with 0 the model is saved as it starts."""
     seed: int = 0
     """Start of every random number of the run, ≥ 0."""
     batch_size: int = 32
@@ -72,11 +72,11 @@ class TrainerSettings:
     """Steps between lines of the log, each the mean over them, or over those since a resume."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
+        for name in ("batch_size", "accumulation", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"trainer.{name} must be at least 1, found {getattr(self, name)}")
         for name in (
-            "seed", "weight_decay", "max_grad_norm", "threads", "freeze_layers", "probe_every",
+            "steps", "seed", "weight_decay", "max_grad_norm", "threads", "freeze_layers", "probe_every",
         ):  # fmt: skip
             value = getattr(self, name)
             if value < 0:
@@ -164,6 +164,13 @@ def freeze(model: nn.Module, embeddings: bool, layers: int) -> None:
         in_embeddings = ".embeddings." in name
         if (embeddings and in_embeddings) or any(layer in name for layer in low):
             parameter.requires_grad_(False)
+
+
+def body_is_frozen(model: nn.Module, settings: TrainerSettings) -> bool:
+    """Say whether `settings` freeze the whole BERT body of a model."""
+    layers = {name.split(".encoder.layer.")[1].split(".")[0]
+              for name, _ in model.named_parameters() if ".encoder.layer." in name}  # fmt: skip
+    return settings.freeze_embeddings and settings.freeze_layers >= len(layers)
 
 
 def learning_rate_factor(step: int, settings: TrainerSettings) -> float:

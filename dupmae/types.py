@@ -132,6 +132,14 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
+class CorpusStatistics:
+    """What an index knows of its terms: `frequency` (V,) int64, in how many documents each is."""
+
+    documents: int
+    frequency: Int64
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """Documents by falling score, ties by smaller ordinal.
 
@@ -208,8 +216,10 @@ class TextEncoder(Protocol):
         """One more than the largest term id."""
         ...
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
-        """Encode texts as queries, in their order."""
+    def encode_queries(
+        self, texts: Sequence[str], corpus: CorpusStatistics | None = None
+    ) -> Encoded:
+        """Encode texts as queries, in their order, for use on the given corpus or on any."""
         ...
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:

@@ -144,7 +144,9 @@ def _write_segment(
     with (
         tqdm(total=total, desc="index", unit="doc", disable=None) as progress,
         DocumentWriter(segment / DOCUMENTS_NAME) as texts,
-        ForwardWriter(segment / FORWARD_NAME, encoder.dense_dim) as vectors,
+        ForwardWriter(
+            segment / FORWARD_NAME, encoder.dense_dim, encoder.vocabulary_size
+        ) as vectors,
     ):
         for block in blocks:
             texts.add(block)  # first, since a repeated id is found before the block is encoded

@@ -71,7 +71,7 @@ def explain(
     """
     weights = engine.choose_weights(dense_weight, sparse_weight)
     ordinal = engine.documents.ordinal(doc_id)
-    encoded = engine.encoder.encode_queries([query])
+    encoded = engine.encode([query])
     terms, term_weights = encoded.sparse.row(0)
     dense, sparse = engine.forward.score(
         encoded.dense[0], terms, term_weights, np.arange(len(engine))

@@ -24,7 +24,7 @@ from typing import Any
 from dupmae.errors import IndexMissingError
 from dupmae.files import flush, replacing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
 FORWARD_NAME = "forward"

@@ -20,7 +20,7 @@ from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.indexes.forward import ForwardStore
 from dupmae.indexes.tantivy_store import TantivyImpactIndex
-from dupmae.types import Hit, SearchResult, TextEncoder
+from dupmae.types import CorpusStatistics, Encoded, Hit, SearchResult, TextEncoder
 
 QUERY_BLOCK = 64
 """Queries encoded and searched at once: enough for both to run at their batch speed."""
@@ -142,9 +142,14 @@ class SearchEngine:
         results = []
         for start in range(0, len(queries), QUERY_BLOCK):
             block = queries[start : start + QUERY_BLOCK]
-            fused = fuse_batch(self.encoder.encode_queries(block), self._stores, k, weights)
+            fused = fuse_batch(self.encode(block), self._stores, k, weights)
             results += [self._result(*pair) for pair in zip(block, fused, strict=True)]
         return results
+
+    def encode(self, queries: Sequence[str]) -> Encoded:
+        """Encode queries for this index: a term's weight may depend on how rare it is here."""
+        statistics = CorpusStatistics(len(self), self.forward.frequency)
+        return self.encoder.encode_queries(queries, statistics)
 
     def choose_weights(self, dense: float | None, sparse: float | None) -> Weights:
         """Return the weights to use: those given, else the engine's own."""

@@ -1,8 +1,9 @@
 """The forward store: every vector by ordinal, the authority on what a document scores.
 
-Four plain .npy files in one folder, all of which NumPy and SciPy read as they are:
-`dense.npy` (N, dim) float32, and the sparse vectors in compressed rows, `indptr.npy` (N + 1,)
-int64, `terms.npy` int32, `weights.npy` float32. Scores are those of `scores.py`.
+Five plain .npy files in one folder, all of which NumPy and SciPy read as they are:
+`dense.npy` (N, dim) float32; the sparse vectors in compressed rows, `indptr.npy` (N + 1,) int64,
+`terms.npy` int32, `weights.npy` float32; and `frequency.npy` (V,) int64, in how many documents each
+term is. Scores are those of `scores.py`.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ class ForwardWriter:
     and leaves no unfinished file if an error passes through.
     """
 
-    def __init__(self, folder: Path, dim: int) -> None:
+    def __init__(self, folder: Path, dim: int, vocabulary_size: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._dim = dim
+        self._frequency = np.zeros(vocabulary_size, dtype=np.int64)
         self._documents = 0
         self._nonzeros = 0
         self._dense = NpyWriter(folder / "dense.npy", np.float32, (dim,))
         self._indptr = NpyWriter(folder / "indptr.npy", np.int64)
         self._terms = NpyWriter(folder / "terms.npy", np.int32)
         self._weights = NpyWriter(folder / "weights.npy", np.float32)
+        self._frequencies = NpyWriter(folder / "frequency.npy", np.int64)
         self._indptr.append(np.zeros(1, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -44,14 +47,18 @@ class ForwardWriter:
         """Append documents; they get the next ordinals.
 
         Raises:
-            ValueError: if vectors are not finite, not of this store's dimension, or a sparse
-                vector breaks the rules of `SparseVectors`.
+            ValueError: if vectors are not finite, not of this store's dimension or vocabulary,
+                or a sparse vector breaks the rules of `SparseVectors`.
         """
         if encoded.dense.shape[1] != self._dim:
             raise ValueError(f"expected {self._dim} dimensions, found {encoded.dense.shape[1]}")
         if not np.isfinite(encoded.dense).all():
             raise ValueError("dense vectors must be finite")
         sparse = encoded.sparse.check()
+        size = len(self._frequency)
+        if len(sparse.terms) and sparse.terms.max() >= size:
+            raise ValueError(f"expected terms below {size}, found {sparse.terms.max()}")
+        self._frequency += np.bincount(sparse.terms, minlength=size)
         self._dense.append(encoded.dense)
         self._indptr.append(sparse.indptr[1:] + self._nonzeros)
         self._terms.append(sparse.terms)
@@ -60,7 +67,8 @@ class ForwardWriter:
         self._nonzeros += len(sparse.terms)
 
     def close(self) -> None:
-        """Finish all four files, safe on the disk."""
+        """Finish all five files, safe on the disk."""
+        self._frequencies.append(self._frequency)
         for writer in self._writers():
             writer.close()
 
@@ -85,15 +93,19 @@ class ForwardWriter:
             self.discard()  # nothing is left to discard where all went well
 
     def _writers(self) -> tuple[NpyWriter, ...]:
-        return self._dense, self._indptr, self._terms, self._weights
+        return self._dense, self._indptr, self._terms, self._weights, self._frequencies
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForwardStore:
-    """All vectors of N documents, memory-mapped: `dense` (N, dim) float32 and `sparse`."""
+    """All vectors of N documents, memory-mapped: `dense` (N, dim) float32 and `sparse`.
+
+    `frequency` (V,) int64 is the number of documents that hold each term.
+    """
 
     dense: Float32
     sparse: SparseVectors
+    frequency: Int64
 
     @classmethod
     def open(cls, folder: Path) -> ForwardStore:
@@ -107,6 +119,7 @@ class ForwardStore:
         indptr = open_npy(folder / "indptr.npy", np.int64, ndim=1)
         terms = open_npy(folder / "terms.npy", np.int32, ndim=1)
         weights = open_npy(folder / "weights.npy", np.float32, ndim=1)
+        frequency = open_npy(folder / "frequency.npy", np.int64, ndim=1)
         if len(indptr) != len(dense) + 1:
             raise IndexMissingError(
                 f"{folder / 'indptr.npy'}: expected {len(dense) + 1} entries as dense.npy has "
@@ -118,7 +131,7 @@ class ForwardStore:
                 f"found {len(weights)}; build the index again"
             )
         try:
-            return cls(dense, SparseVectors(indptr, terms, weights))
+            return cls(dense, SparseVectors(indptr, terms, weights), frequency)
         except ValueError as error:
             raise IndexMissingError(
                 f"{folder / 'indptr.npy'} does not fit terms.npy ({error}); build the index again"

@@ -80,7 +80,7 @@ def test_every_step_has_a_rate_above_nothing_and_up_to_the_peak(warmup: float) -
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("steps", 0), ("batch_size", 0), ("accumulation", -1), ("checkpoint_every", 0),
+        ("steps", -1), ("batch_size", 0), ("accumulation", -1), ("checkpoint_every", 0),
         ("log_every", 0), ("probe_every", -1), ("seed", -1), ("threads", -1), ("warmup", 1.5),
         ("learning_rate", 0.0), ("weight_decay", -0.1), ("max_grad_norm", -1.0),
         ("freeze_layers", -1),
