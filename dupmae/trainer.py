@@ -76,7 +76,8 @@ class TrainerSettings:
             if getattr(self, name) < 1:
                 raise UsageError(f"trainer.{name} must be at least 1, found {getattr(self, name)}")
         for name in (
-            "steps", "seed", "weight_decay", "max_grad_norm", "threads", "freeze_layers", "probe_every",
+            "steps", "seed", "weight_decay", "max_grad_norm", "threads", "freeze_layers",
+            "probe_every",
         ):  # fmt: skip
             value = getattr(self, name)
             if value < 0:

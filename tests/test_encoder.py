@@ -49,7 +49,7 @@ def slow_factors(idf: list[float], corpus: CorpusStatistics, power: float) -> li
     """Return (idf in the corpus, counted with 1000 texts of training ÷ idf in training)^power."""
     factors = []
     for training, frequency in zip(idf, corpus.frequency.tolist(), strict=True):
-        counted = frequency + 1000 * math.exp(-training)
+        counted = frequency + 1001 * math.exp(-training) - 0.5
         here = math.log(1 + (corpus.documents + 1000 - counted + 0.5) / (counted + 0.5))
         factors.append((here / max(training, 0.05)) ** power)
     return factors

@@ -137,6 +137,14 @@ def test_the_log_holds_means_rates_speed_and_probes(unbroken: Path) -> None:
     assert means[-1]["loss"] < means[0]["loss"]
 
 
+def test_no_steps_save_the_model_as_it_starts(tmp_path: Path) -> None:
+    task = ToyTask()
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    run(task, replace(SETTINGS, steps=0), tmp_path)
+    assert (tmp_path / "model").exists()
+    assert all(torch.equal(before[name], task.model.state_dict()[name]) for name in before)
+
+
 def test_steps_train_and_probes_do_not(tmp_path: Path) -> None:
     task = ToyTask()
     run(task, replace(SETTINGS, probe_every=0), tmp_path)
