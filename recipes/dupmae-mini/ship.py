@@ -17,23 +17,24 @@ from dupmae.encoder import Encoder
 from dupmae.errors import DupMAEError, SealError
 
 DATA = """\
-Training text, about 440,000 rows of which some 20,000 were drawn: SQuAD 1.1 train (CC BY-SA
-4.0), Natural Questions by way of QED (CC BY-SA 3.0), MedQuAD (CC BY 4.0), PubMedQA (MIT),
-SciTLDR (Apache-2.0), arXiv titles and abstracts (CC0), Wikipedia first paragraphs by way of
-OTT-QA (CC BY-SA 3.0). No query and no judgement of a test collection is among them: all figures
-are zero-shot."""
+Some 20,000 texts, spread evenly over seven files of about 440,000 rows, from which means, idf and
+two linear maps were computed: SQuAD 1.1 train (CC BY-SA 4.0), Natural Questions by way of QED (CC
+BY-SA 3.0), MedQuAD (CC BY 4.0), PubMedQA (MIT), SciTLDR (Apache-2.0), arXiv abstracts (CC0),
+Wikipedia first paragraphs by way of OTT-QA (CC BY-SA 3.0). No query and no judgement of a test
+collection is among them: all figures are zero-shot."""
 
 RECIPE = """\
-Start and teacher: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0). Heads in closed form;
-alignment of [CLS] with the mean-pooled teacher and of the sparse part with BM25; DupMAE
-pre-training; fine-tuning on the raw sum. The configuration files and the log are in
-`recipes/dupmae-mini` of the repository. Trained on two CPU cores in one afternoon: a first
-encoder, honestly made, far from the end of what the recipe can give."""
+The body is that of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), unchanged. Its heads are
+made in closed form, without a gradient step: [CLS] attends evenly to all tokens, which is the mean
+pooling that the body was trained for; the MLM head is a ridge regression of each token's own
+embedding on its last state; query term weights are idf, document weights know term frequency as
+BM25 does. `recipes/dupmae-mini` of the repository makes it in two minutes; `docs/encoder.md` there
+says what training was tried and did not help yet."""
 
 LIMITS = """\
-English. Documents are read to 256 tokens, queries to 256; what follows is not seen. A text's
-terms are its own word pieces: no expansion is learned yet, so the sparse part finds no synonyms
-(the dense part does)."""
+English. Documents are read to 512 tokens, queries to 256; what follows is not seen. A text's
+terms are its own word pieces: there is no expansion, so the sparse part finds no synonyms (the
+dense part does)."""
 
 
 def figures(reports: list[Path], encoder: Encoder) -> str:
