@@ -43,7 +43,6 @@ from dupmae.errors import CheckpointError, DataError, UsageError
 from dupmae.files import replacing
 from dupmae.finetune import finetune
 from dupmae.folder import find_folder, read_settings
-from dupmae.model import inverse_frequency
 from dupmae.pretrain import pretrain
 from dupmae.probe import probe_pairs
 from dupmae.processes import resolve_device
@@ -185,7 +184,8 @@ def take_in_idf(loaded: LoadedModel, texts: Sequence[str]) -> None:
     A model with `corpus_idf` weighs a query's terms by (idf in the searched corpus ÷ idf in its
     training text). Training knows no such factor, so what it learned of the corpus's idf would
     count twice. With the factor in the weights and the corpus's idf as training idf the factor
-    is 1 in this corpus: training scores as search does, and search as it did before.
+    is 1 in this corpus for all terms that it holds: training ranks as search does, and search
+    scores as it did before.
 
     Args:
         loaded: changed in place; left alone without `corpus_idf`.
@@ -201,11 +201,14 @@ def take_in_idf(loaded: LoadedModel, texts: Sequence[str]) -> None:
         for ids in tokens.ids(chunk, length):
             frequency_V[torch.tensor(ids).unique()] += 1
     old_V = model.corpus_factors(terms_V, frequency_V, len(texts))
-    model.training_idf[:size] = inverse_frequency(frequency_V, len(texts))
+    # The idf of which `corpus_factors` makes 1 where a corpus is like it.
+    model.training_idf[:size] = torch.log(len(texts) / frequency_V.clamp(0.5, len(texts) - 0.5))
     new_V = model.corpus_factors(terms_V, frequency_V, len(texts))
     assert old_V is not None
     assert new_V is not None
-    model.query_term_weight[:size] *= old_V / new_V  # new_V: 1, but for terms of nearly all texts
+    model.query_term_weight[:size] *= (
+        old_V / new_V
+    )  # new_V is 1 but for terms of nearly all or of no texts
 
 
 def _check_place(folder: Path) -> None:

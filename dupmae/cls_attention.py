@@ -41,10 +41,11 @@ class ClsAttention(nn.Module):
         query_BH1d = self._split(self.query(hidden_BLD[:, :1]))
         key_BHLd = self._split(self.key(hidden_BLD))
         value_BHLd = self._split(self.value(hidden_BLD))
-        read_BH1d: Tensor = functional.scaled_dot_product_attention(
+        read_BH1d = functional.scaled_dot_product_attention(
             query_BH1d, key_BHLd, value_BHLd, attn_mask=attention_mask_BL.bool()[:, None, None]
         )
-        return read_BH1d.flatten(1)
+        read_BD: Tensor = read_BH1d.flatten(1)
+        return read_BD
 
     def _split(self, states_BLD: Tensor) -> Tensor:
         """Return (B, H, L, d)."""

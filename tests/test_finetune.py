@@ -351,6 +351,7 @@ def test_a_checkpoint_keeps_fitted_heads_from_being_fitted_again(
     [
         ({"loss": LossSettings(contrastive=0.0)}, "every loss weight is 0; set one"),
         ({"chunk_size": 0}, "chunk_size must be at least 1"),
+        ({"loss": LossSettings(late_scale=1.0)}, "late_scale is a part of teacher_sum's scores"),
         ({"start": {"dropout": 1.0}}, r"start.dropout must lie in \[0, 1\), found 1.0"),
         ({"start": {"fit_texts": 0}}, "start.fit_texts must be at least 1"),
         ({"data": {"negatives": 0}}, "given_margin_mse need data.negatives above 0"),
@@ -390,7 +391,7 @@ def test_settings_that_the_model_cannot_follow_are_named(world: Path, tmp_path: 
         (LossSettings(alignment=1.0), {}),
         (LossSettings(teacher_dense=1.0), {"freeze_layers": 2}),
         (LossSettings(teacher_sum=1.0), FREEZE | {"freeze_layers": 1}),
-        (LossSettings(late_scale=1.0), {"freeze_embeddings": True}),
+        (LossSettings(teacher_sum=1.0, late_scale=1.0), {"freeze_embeddings": True}),
     ],
 )
 def test_a_body_in_training_is_no_teacher(
