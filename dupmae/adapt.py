@@ -206,9 +206,8 @@ def take_in_idf(loaded: LoadedModel, texts: Sequence[str]) -> None:
     new_V = model.corpus_factors(terms_V, frequency_V, len(texts))
     assert old_V is not None
     assert new_V is not None
-    model.query_term_weight[:size] *= (
-        old_V / new_V
-    )  # new_V is 1 but for terms of nearly all or of no texts
+    # new_V is 1 but for terms of nearly all or of no texts.
+    model.query_term_weight[:size] *= old_V / new_V
 
 
 def _check_place(folder: Path) -> None:
