@@ -44,9 +44,9 @@ class ClsAttention(nn.Module):
         read_BH1d = functional.scaled_dot_product_attention(
             query_BH1d, key_BHLd, value_BHLd, attn_mask=attention_mask_BL.bool()[:, None, None]
         )
-        read_BD: Tensor = read_BH1d.flatten(1)
-        return read_BD
+        return read_BH1d.flatten(1)
 
     def _split(self, states_BLD: Tensor) -> Tensor:
         """Return (B, H, L, d)."""
-        return states_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split_BLHd: Tensor = states_BLD.unflatten(-1, (self.heads, -1))
+        return split_BLHd.transpose(1, 2)
