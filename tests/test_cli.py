@@ -262,6 +262,8 @@ def test_ctrl_c_while_indexing_ends_cleanly_with_130(here: Path, model: Path) ->
     process = subprocess.Popen(
         [sys.executable, "-m", "dupmae", "index", str(fifo), "--model", str(model)],
         stderr=subprocess.PIPE, text=True, cwd=here,
+        # A suite that a shell runs in the background inherits that ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     with fifo.open("w") as corpus:
         corpus.write(json.dumps(CORPUS[0]) + "\n")
