@@ -6,11 +6,10 @@ Each process draws its own rows; then all hold all of them, and each encodes its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +26,10 @@ from dupmae.tokens import Tokens
 from dupmae.trainer import Part
 from dupmae.types import Int64
 
-_Item = TypeVar("_Item")
 NEIGHBOUR_CHARACTERS = 500
 """Read of a text to find its neighbours; its first sentences say what it is about."""
+NEIGHBOUR_ROWS = 1000
+"""Tokenised at once for that: enough for the tokenizer's threads."""
 
 
 @dataclass(frozen=True)
@@ -189,11 +189,13 @@ class BatchSource:
         if kept.exists():
             order: Int64 = np.load(kept)
             return order
-        rows = tqdm((file[number] for number in range(drawn)), file.path.name, drawn, disable=None)
         ids: list[list[int]] = []
-        for chunk in _batched(rows, 1000):
-            texts = [f"{row.query} {row.text[:NEIGHBOUR_CHARACTERS]}" for row in chunk]
-            ids += [text[1:-1] for text in self._tokens.ids(texts, NEIGHBOUR_CHARACTERS)]
+        with tqdm(total=drawn, desc=file.path.name, unit="row", disable=None) as progress:
+            for start in range(0, drawn, NEIGHBOUR_ROWS):
+                rows = [file[number] for number in range(start, min(start + NEIGHBOUR_ROWS, drawn))]
+                texts = [f"{row.query} {row.text[:NEIGHBOUR_CHARACTERS]}" for row in rows]
+                ids += [text[1:-1] for text in self._tokens.ids(texts, NEIGHBOUR_CHARACTERS)]
+                progress.update(len(rows))
         order = neighbour_order(ids, self._tokens.vocabulary_size, s.block)
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(kept) as sink:
@@ -245,9 +247,3 @@ def _everyones(rows: list[Row], world_size: int) -> list[Row]:
     collected: list[Any] = [None] * world_size
     distributed.all_gather_object(collected, rows)
     return [row for rows in collected for row in rows]
-
-
-def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

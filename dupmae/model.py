@@ -35,6 +35,7 @@ NEVER = -1e4
 CORPUS_PRIOR = 1000.0
 """Documents of training text that are counted with a corpus; 0 to 3000 measure alike."""
 LEAST_IDF = 0.05
+"""What idf of the training text is taken to be at least where it divides."""
 
 
 @dataclass(frozen=True)

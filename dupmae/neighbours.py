@@ -48,7 +48,7 @@ def neighbour_order(texts: Sequence[Sequence[int]], vocabulary_size: int, block:
 
 
 def _tfidf(texts: Sequence[Sequence[int]], vocabulary_size: int) -> csr_matrix:
-    """Return rows of length 1, weighted by idf squared: two texts' products count it once each."""
+    """Return rows of length 1, weighted by log(1 + frequency) · idf."""
     indptr = np.zeros(len(texts) + 1, dtype=np.int64)
     np.cumsum([len(ids) for ids in texts], out=indptr[1:])
     ids = np.concatenate([np.asarray(ids, dtype=np.int32) for ids in texts])
