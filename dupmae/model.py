@@ -74,6 +74,8 @@ class HeadSettings:
     """w_d of the score."""
     sparse_weight: float = 1.0
     """w_s of the score."""
+    feedback: float = 0.0
+    """β: how far a query is moved towards the documents that answer it best; 0 turns it off."""
 
     def __post_init__(self) -> None:
         if self.activation not in get_args(Activation):
@@ -98,7 +100,7 @@ _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
     (("max_document_length", "max_query_length"), 3, math.inf),  # room for one token
     (("expansion", "frequency_b"), 0, 1),
     (("frequency_k1", "frequency_length", "corpus_idf"), 0, _LARGEST),
-    (("dense_weight", "sparse_weight"), 0, _LARGEST),
+    (("dense_weight", "sparse_weight", "feedback"), 0, _LARGEST),
 )
 """Settings, and the least and the most that each may be."""
 

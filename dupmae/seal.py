@@ -21,8 +21,8 @@ _ARCHITECTURE = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 """What decides vectors and cannot be read off the shapes of the weights."""
 _TOKENIZER = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
 """Sections of tokenizer.json that turn text into ids; the encoder sets truncation and padding."""
-_SCORE_ONLY = ("dense_weight", "sparse_weight")
-"""Settings that weigh the two parts of a score and leave the vectors alone."""
+_SCORE_ONLY = ("dense_weight", "sparse_weight", "feedback")
+"""Settings of the search, which leave the encoder's vectors alone."""
 
 
 def model_seal(

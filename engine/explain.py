@@ -62,6 +62,7 @@ def explain(
     *,
     dense_weight: float | None = None,
     sparse_weight: float | None = None,
+    feedback: float | None = None,
 ) -> Explanation:
     """Take the score of one document apart and find its exact rank; reads all documents' vectors.
 
@@ -69,9 +70,9 @@ def explain(
         DataError: if no document has that id.
         UsageError: if a weight is out of its range.
     """
-    weights = engine.choose_weights(dense_weight, sparse_weight)
+    weights = engine.choose_weights(dense_weight, sparse_weight, feedback)
     ordinal = engine.documents.ordinal(doc_id)
-    encoded = engine.encode([query])
+    encoded = engine.encode([query], weights)
     terms, term_weights = encoded.sparse.row(0)
     dense, sparse = engine.forward.score(
         encoded.dense[0], terms, term_weights, np.arange(len(engine))

@@ -59,13 +59,18 @@ class ForwardScorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much each part counts: s = `dense`·⟨q, d⟩_dense + `sparse`·⟨q, d⟩_sparse."""
+    """How much each part counts: s = `dense`·⟨q, d⟩_dense + `sparse`·⟨q, d⟩_sparse.
+
+    `feedback` is β of `feedback.py`, which makes q; with 0 it is what the encoder gave.
+    """
 
     dense: float = 1.0
     sparse: float = 1.0
+    feedback: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, weight in (("dense", self.dense), ("sparse", self.sparse)):
+        for name in ("dense", "sparse", "feedback"):
+            weight = getattr(self, name)
             if not 0 <= weight <= MAX_WEIGHT:  # false for NaN too
                 raise UsageError(
                     f"the {name} weight must be from 0 to {MAX_WEIGHT:g}, found {weight}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
 from dupmae.engine.fusion import Fused, Stores, Weights, fuse_batch
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
@@ -57,6 +58,7 @@ class SearchEngine:
         *,
         dense_weight: float = 1.0,
         sparse_weight: float = 1.0,
+        feedback: float = 0.0,
     ) -> SearchEngine:
         """Open the live generation of an index.
 
@@ -65,13 +67,15 @@ class SearchEngine:
             encoder: the one that the index was built by.
             dense_weight: w_d of queries that name none, ≥ 0.
             sparse_weight: w_s of queries that name none, ≥ 0.
+            feedback: β of queries that name none, ≥ 0: how far a query is moved towards the
+                documents that answer it best (`feedback.py`).
 
         Raises:
             IndexMissingError: if there is no index, or it is damaged or of a newer format.
             SealError: if another encoder built it.
             UsageError: if a weight is out of its range.
         """
-        weights = Weights(dense_weight, sparse_weight)
+        weights = Weights(dense_weight, sparse_weight, feedback)
         try:
             return cls._open(Path(folder), encoder, weights)
         except (IndexMissingError, OSError):
@@ -107,10 +111,15 @@ class SearchEngine:
         *,
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
+        feedback: float | None = None,
     ) -> SearchResult:
         """Return the k best documents for a query; see `search_batch`."""
         (result,) = self.search_batch(
-            [query], k, dense_weight=dense_weight, sparse_weight=sparse_weight
+            [query],
+            k,
+            dense_weight=dense_weight,
+            sparse_weight=sparse_weight,
+            feedback=feedback,
         )
         return result
 
@@ -121,6 +130,7 @@ class SearchEngine:
         *,
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
+        feedback: float | None = None,
     ) -> list[SearchResult]:
         """Return the k best documents for each query, exactly and proven.
 
@@ -132,30 +142,44 @@ class SearchEngine:
             k: hits a query, ≥ 1.
             dense_weight: w_d ≥ 0; the engine's if not given.
             sparse_weight: w_s ≥ 0; the engine's if not given.
+            feedback: β ≥ 0; the engine's if not given.
 
         Raises:
             UsageError: if k or a weight is out of its range.
         """
-        weights = self.choose_weights(dense_weight, sparse_weight)
+        weights = self.choose_weights(dense_weight, sparse_weight, feedback)
         if k < 1:
             raise UsageError(f"k must be at least 1, found {k}")
         results = []
         for start in range(0, len(queries), QUERY_BLOCK):
             block = queries[start : start + QUERY_BLOCK]
-            fused = fuse_batch(self.encode(block), self._stores, k, weights)
+            fused = fuse_batch(self.encode(block, weights), self._stores, k, weights)
             results += [self._result(*pair) for pair in zip(block, fused, strict=True)]
         return results
 
-    def encode(self, queries: Sequence[str]) -> Encoded:
-        """Encode queries for this index: a term's weight may depend on how rare it is here."""
-        statistics = CorpusStatistics(len(self), self.forward.frequency)
-        return self.encoder.encode_queries(queries, statistics)
+    def encode(self, queries: Sequence[str], weights: Weights) -> Encoded:
+        """Encode queries for this index.
 
-    def choose_weights(self, dense: float | None, sparse: float | None) -> Weights:
+        A term's weight may depend on how rare it is here, and with feedback a query is moved
+        towards its best documents here.
+        """
+        statistics = CorpusStatistics(len(self), self.forward.frequency)
+        encoded = self.encoder.encode_queries(queries, statistics)
+        if not weights.feedback:
+            return encoded
+        first = fuse_batch(encoded, self._stores, FEEDBACK_DOCUMENTS, weights)
+        return feed_back(
+            encoded, [fused.ranking for fused in first], self.forward, weights.feedback
+        )
+
+    def choose_weights(
+        self, dense: float | None, sparse: float | None, feedback: float | None
+    ) -> Weights:
         """Return the weights to use: those given, else the engine's own."""
         return Weights(
             self.weights.dense if dense is None else dense,
             self.weights.sparse if sparse is None else sparse,
+            self.weights.feedback if feedback is None else feedback,
         )
 
     def close(self) -> None:

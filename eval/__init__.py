@@ -7,7 +7,7 @@ from dupmae.eval.beir import Collection, default_split, find_collection, load_be
 from dupmae.eval.catalogue import open_collection
 from dupmae.eval.demo import demo_collection, demo_documents
 from dupmae.eval.download import fetch_collection
-from dupmae.eval.evaluate import SYSTEMS, Searcher, evaluate
+from dupmae.eval.evaluate import SYSTEMS, Searcher, System, evaluate
 from dupmae.eval.metrics import MEASURES, aggregate, measure_run
 from dupmae.eval.report import Report
 from dupmae.eval.runs import Run, read_run, write_run
@@ -19,6 +19,7 @@ __all__ = [
     "Report",
     "Run",
     "Searcher",
+    "System",
     "aggregate",
     "default_split",
     "demo_collection",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -29,12 +30,22 @@ from dupmae.eval.report import Proofs, Report
 from dupmae.eval.runs import Run, run_lines
 from dupmae.types import SearchResult
 
-SYSTEMS: Mapping[str, tuple[float, float]] = {
-    "hybrid": (1.0, 1.0),
-    "dense": (1.0, 0.0),
-    "sparse": (0.0, 1.0),
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What a searcher is asked with: the weights of the two parts, and of feedback."""
+
+    dense_weight: float = 1.0
+    sparse_weight: float = 1.0
+    feedback: float = 0.0
+
+
+SYSTEMS: Mapping[str, System] = {
+    "hybrid": System(),
+    "dense": System(sparse_weight=0.0),
+    "sparse": System(dense_weight=0.0),
 }
-"""Name → weight of the dense and of the sparse part. The first one's proofs are reported."""
+"""By name. The first one's proofs are reported."""
 
 SHALLOW = 10
 """Proofs are reported for answers of this length as well: what an interactive search shows."""
@@ -46,17 +57,23 @@ class Searcher(Protocol):
     """What an evaluation needs of an engine; `dupmae.engine.SearchEngine` is one."""
 
     def search_batch(
-        self, queries: Sequence[str], k: int, *, dense_weight: float, sparse_weight: float
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        dense_weight: float,
+        sparse_weight: float,
+        feedback: float,
     ) -> list[SearchResult]:
         """Answer each query with the k documents that score highest, best first."""
         ...
 
 
-class _System:
-    """One pair of weights, and what has been seen of its answers so far."""
+class _State:
+    """One system, and what has been seen of its answers so far."""
 
-    def __init__(self, weights: tuple[float, float], measures: Sequence[str]) -> None:
-        self.dense_weight, self.sparse_weight = weights
+    def __init__(self, system: System, measures: Sequence[str]) -> None:
+        self.system = system
         self.values: Values = {name: {} for name in measures}
         self.proofs = Proofs()
         self.dropped_self_hits = 0
@@ -65,9 +82,7 @@ class _System:
     def search(self, searcher: Searcher, queries: Sequence[str], k: int) -> list[SearchResult]:
         """Search a block of queries, and note the time and the proofs."""
         started = time.perf_counter()
-        results = searcher.search_batch(
-            queries, k, dense_weight=self.dense_weight, sparse_weight=self.sparse_weight
-        )
+        results = searcher.search_batch(queries, k, **asdict(self.system))
         self.seconds += time.perf_counter() - started
         self.proofs = self.proofs.joined(results)
         return results
@@ -95,7 +110,7 @@ def evaluate(
     *,
     k: int = 1000,
     measures: Sequence[str] = MEASURES,
-    systems: Mapping[str, tuple[float, float]] = SYSTEMS,
+    systems: Mapping[str, System] = SYSTEMS,
     run_files: Mapping[str, Path] | None = None,
 ) -> Report:
     """Search all queries of a collection with each system and measure the answers.
@@ -106,7 +121,7 @@ def evaluate(
         collection: queries and judgements. The searcher is taken to hold its corpus.
         k: hits a query that are measured and written, ≥ any measure's cutoff.
         measures: names of ir_measures.
-        systems: weights by name; proofs are reported of the first.
+        systems: by name; proofs are reported of the first.
         run_files: system → where to write its TREC run; the file appears when all is done.
 
     Raises:
@@ -116,9 +131,9 @@ def evaluate(
     names = [str(measure) for measure in parse_measures(measures)]
     run_files = {} if run_files is None else run_files
     _check(k, names, systems, run_files)
-    states = {system: _System(weights, names) for system, weights in systems.items()}
+    states = {name: _State(system, names) for name, system in systems.items()}
     first = next(iter(states.values()))
-    shallow = _System((first.dense_weight, first.sparse_weight), ())
+    shallow = _State(first.system, ())
     with ExitStack() as stack:
         files: dict[str, IO[str]] = {
             system: stack.enter_context(replacing_text(path)) for system, path in run_files.items()
@@ -145,7 +160,7 @@ def evaluate(
 def _check(
     k: int,
     measures: Sequence[str],
-    systems: Mapping[str, tuple[float, float]],
+    systems: Mapping[str, System],
     run_files: Mapping[str, Path],
 ) -> None:
     if k < 1:

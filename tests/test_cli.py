@@ -323,6 +323,39 @@ def test_eval_measures_a_collection_found_under_data(here: Path, model: Path, co
     assert json.loads(run(*arguments).stdout)["documents"] == 4
 
 
+def test_the_models_feedback_is_used_unless_another_is_given(
+    here: Path, corpus: Path, tmp_path: Path
+) -> None:
+    moving = tmp_path / "moving"
+    save_model(tiny_model(feedback=0.5), tiny_tokenizer(), moving, name="moving")
+    chosen = ["--model", str(moving)]
+    assert run("index", str(corpus), *chosen).exit_code == 0
+    own, given, none = (
+        json.loads(run("search", "ba be", "--json", *chosen, *more).stdout)["hits"]
+        for more in ((), ("--feedback", "0.5"), ("--feedback", "0"))
+    )
+    assert own == given != none
+    explained = json.loads(run("explain", "ba be", own[0]["id"], "--json", *chosen).stdout)
+    assert (explained["feedback"], explained["score"]) == (0.5, own[0]["score"])
+
+    folder = here / "data" / "toy"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_bytes(corpus.read_bytes())
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "ba be"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tsun\t1\n")
+    result = run("eval", "--beir", "toy", "--data", "data", "--json", *chosen)
+    assert list(json.loads(result.stdout)["systems"]) == [
+        "hybrid",
+        "dense",
+        "sparse",
+        "no-feedback",
+    ]
+    for system, hits in (("hybrid", own), ("no-feedback", none)):
+        lines = (here / f"runs/eval/toy/{system}.trec").read_text().splitlines()
+        assert [line.split()[2] for line in lines] == [hit["id"] for hit in hits]
+        assert [float(line.split()[4]) for line in lines] == [hit["score"] for hit in hits]
+
+
 def test_an_unknown_collection_is_one_line(
     here: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dupmae.errors import DataError, UsageError
-from dupmae.eval import Collection, Report, evaluate, read_run
+from dupmae.eval import SYSTEMS, Collection, Report, evaluate, read_run
 from dupmae.eval.report import Proofs
 from dupmae.types import Hit, SearchResult
 
@@ -36,7 +36,13 @@ class TableSearcher:
     asked: list[tuple[list[str], int]] = field(default_factory=list)
 
     def search_batch(
-        self, queries: Sequence[str], k: int, *, dense_weight: float, sparse_weight: float
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        dense_weight: float,
+        sparse_weight: float,
+        feedback: float,
     ) -> list[SearchResult]:
         self.asked.append((list(queries), k))
         results = []
@@ -81,7 +87,7 @@ def test_proofs_are_those_of_the_first_system_at_k_and_at_ten() -> None:
     depth = report.to_dict()["depth"]
     assert depth["10"] == {"proven": 1.0, "median": 64, "p95": 110, "max": 110}
     assert depth["100"] == {"proven": 0.5, "median": 64, "p95": 201, "max": 201}
-    other = evaluate(TableSearcher(), COLLECTION, k=100, systems={"sparse": (0.0, 1.0)})
+    other = evaluate(TableSearcher(), COLLECTION, k=100, systems={"sparse": SYSTEMS["sparse"]})
     assert other.proven == 1.0
 
 

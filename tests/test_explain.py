@@ -49,11 +49,13 @@ def test_query_terms_that_the_document_lacks_are_listed(engine: SearchEngine) ->
 
 @pytest.mark.parametrize("doc_id", [document.doc_id for document in DOCUMENTS])
 @pytest.mark.parametrize("query", ["ship", "whale ship harpoon", "", "unheard"])
-@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 1.7), (0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize(
+    "weights", [(1.0, 1.0, 0.0), (0.3, 1.7, 0.4), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)]
+)
 def test_the_parts_add_up_and_agree_with_the_search(
-    engine: SearchEngine, doc_id: str, query: str, weights: tuple[float, float]
+    engine: SearchEngine, doc_id: str, query: str, weights: tuple[float, float, float]
 ) -> None:
-    chosen = {"dense_weight": weights[0], "sparse_weight": weights[1]}
+    chosen = dict(zip(("dense_weight", "sparse_weight", "feedback"), weights, strict=True))
     explanation = explain(engine, query, doc_id, **chosen)
     hits = engine.search(query, k=5, **chosen).hits
     hit = hits[explanation.rank - 1]

@@ -52,10 +52,10 @@ def test_a_setting_that_decides_vectors_changes_the_seal(setting):
 
 def test_every_setting_either_decides_vectors_or_only_weighs_scores():
     settings = set(HeadSettings.__dataclass_fields__)
-    assert settings == {*CHANGED, "dense_dim", "dense_weight", "sparse_weight"}
+    assert settings == {*CHANGED, "dense_dim", "dense_weight", "sparse_weight", "feedback"}
 
 
-@pytest.mark.parametrize("setting", ["dense_weight", "sparse_weight"])
+@pytest.mark.parametrize("setting", ["dense_weight", "sparse_weight", "feedback"])
 def test_the_weights_of_a_score_leave_the_seal_alone(setting):
     model = tiny_model(**{setting: 0.25})
     assert model_seal(model, tiny_tokenizer()) == SEAL

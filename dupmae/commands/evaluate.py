@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dupmae.commands.options import json_option, load_encoder, model_option, threads_option
+from dupmae.commands.options import (
+    json_option,
+    load_encoder,
+    model_option,
+    open_engine,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from dupmae.encoder import Encoder
@@ -50,21 +56,23 @@ def eval_command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Measure the sum, the dense part and the sparse part on a collection.
+    """Measure the sum, with and without feedback, and its two parts on a collection.
 
     An index that was made by the same encoder of the same corpus is used again. A query's own id
     never counts as a hit.
     """
-    from dupmae.engine import SearchEngine
-    from dupmae.eval import evaluate, open_collection
+    from dupmae.eval import SYSTEMS, System, evaluate, open_collection
 
     collection = open_collection(name, split=split, data_dirs=data_folders)
     encoder = load_encoder(model, threads)
     place = out / name.replace("/", "-")
     manifest = _index(collection, encoder, place / "index")
-    weights = encoder.heads.dense_weight, encoder.heads.sparse_weight
-    systems = {"hybrid": weights, "dense": (1.0, 0.0), "sparse": (0.0, 1.0)}
-    with SearchEngine.open(place / "index", encoder) as engine:
+    heads = encoder.heads
+    hybrid = System(heads.dense_weight, heads.sparse_weight, heads.feedback)
+    systems = {**SYSTEMS, "hybrid": hybrid}
+    if heads.feedback:
+        systems["no-feedback"] = replace(hybrid, feedback=0.0)
+    with open_engine(place / "index", encoder) as engine:
         report = evaluate(
             engine,
             collection,

@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from dupmae.encoder import Encoder
+    from dupmae.engine import SearchEngine
 
 DEFAULT_INDEX = Path("dupmae.index")
 """Where the bare `index` writes and the bare `search` reads."""
@@ -34,17 +35,27 @@ threads_option = click.option(
 
 
 def weight_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --dense-weight and --sparse-weight."""
-    for name, part in (
-        ("--sparse-weight", "w_s, of the sparse"),
-        ("--dense-weight", "w_d, of the dense"),
+    """Add --dense-weight, --sparse-weight and --feedback."""
+    for name, what in (
+        ("--feedback", "How far the query is moved towards its best documents; 0: not at all."),
+        ("--sparse-weight", "w_s, of the sparse part of the score."),
+        ("--dense-weight", "w_d, of the dense part of the score."),
     ):
         command = click.option(
-            name,
-            type=click.FloatRange(0),
-            help=f"{part} part of the score.  [default: the model's, 1]",
+            name, type=click.FloatRange(0), help=f"{what}  [default: the model's]"
         )(command)
     return command
+
+
+def open_engine(folder: Path, encoder: Encoder, **weights: float | None) -> SearchEngine:
+    """Open an index with the weights given, or where they are None with the model's."""
+    from dupmae.engine import SearchEngine
+
+    chosen = {
+        name: getattr(encoder.heads, name) if weight is None else weight
+        for name, weight in weights.items()
+    }
+    return SearchEngine.open(folder, encoder, **chosen)
 
 
 def load_encoder(model: str | None, threads: int | None = None) -> Encoder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from dupmae.commands.options import (
     json_option,
     load_encoder,
     model_option,
+    open_engine,
     threads_option,
     weight_options,
 )
@@ -40,13 +42,12 @@ def search(
     k: int,
     index_folder: Path,
     model: str | None,
-    dense_weight: float | None,
-    sparse_weight: float | None,
     threads: int | None,
     as_json: bool,
+    **weights: float | None,
 ) -> None:
     """Find the k documents that score highest for QUERY, exactly and proven."""
-    with _open(query, index_folder, model, threads, dense_weight, sparse_weight) as engine:
+    with _open(query, index_folder, model, threads, weights) as engine:
         result = engine.search(query, k)
         ids = [hit.doc_id for hit in result.hits]
         documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
@@ -67,15 +68,14 @@ def explain(
     doc_id: str,
     index_folder: Path,
     model: str | None,
-    dense_weight: float | None,
-    sparse_weight: float | None,
     threads: int | None,
     as_json: bool,
+    **weights: float | None,
 ) -> None:
     """Take the score of document DOC_ID for QUERY apart: its dense part and each of its terms."""
     from dupmae.engine import explain as take_apart
 
-    with _open(query, index_folder, model, threads, dense_weight, sparse_weight) as engine:
+    with _open(query, index_folder, model, threads, weights) as engine:
         explanation = take_apart(engine, query, doc_id)
         show = _explanation_json if as_json else _explanation_text
         click.echo(show(explanation, len(engine)))
@@ -86,21 +86,14 @@ def _open(
     folder: Path,
     model: str | None,
     threads: int | None,
-    dense_weight: float | None,
-    sparse_weight: float | None,
+    weights: Mapping[str, float | None],
 ) -> SearchEngine:
     if not query.strip():
         raise UsageError("the query is empty; give at least one word")
-    from dupmae.engine import SearchEngine, read_manifest
+    from dupmae.engine import read_manifest
 
     read_manifest(folder)  # a missing index is said before the encoder is loaded
-    encoder = load_encoder(model, threads)
-    return SearchEngine.open(
-        folder,
-        encoder,
-        dense_weight=encoder.heads.dense_weight if dense_weight is None else dense_weight,
-        sparse_weight=encoder.heads.sparse_weight if sparse_weight is None else sparse_weight,
-    )
+    return open_engine(folder, load_encoder(model, threads), **weights)
 
 
 def _answer_json(result: SearchResult, documents: list[Document], _total: int) -> str:
@@ -156,6 +149,7 @@ def _explanation_json(explanation: Explanation, total: int) -> str:
             "score": explanation.score,
             "dense_weight": explanation.weights.dense,
             "sparse_weight": explanation.weights.sparse,
+            "feedback": explanation.weights.feedback,
             "dense": explanation.dense,
             "sparse": explanation.sparse,
             "terms": [
