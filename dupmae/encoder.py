@@ -139,11 +139,23 @@ class Encoder:
             corpus: where they will be searched for; without it a model with `corpus_idf` uses
                 the idf of its training text.
         """
-        return self._encode(texts, as_query=True, corpus=corpus)
+        ids = self._token_ids(texts, self.heads.max_query_length)
+        return self._encode(ids, as_query=True, corpus=corpus)
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
         """Encode texts as documents, in their order."""
-        return self._encode(texts, as_query=False)
+        return self.encode_tokenised(self.tokenise_documents(texts))
+
+    def tokenise_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Do the first half of `encode_documents`: return each text's token ids.
+
+        The next texts may be tokenised by one thread while another encodes these.
+        """
+        return self._token_ids(texts, self.heads.max_document_length)
+
+    def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
+        """Do the second half: encode what `tokenise_documents` returned, in its order."""
+        return self._encode(ids, as_query=False)
 
     def save(
         self, folder: Path | str, *, half_precision: bool = False, card: Card | None = None
@@ -162,14 +174,15 @@ class Encoder:
 
     @torch.inference_mode()
     def _encode(
-        self, texts: Sequence[str], *, as_query: bool, corpus: CorpusStatistics | None = None
+        self,
+        ids: Sequence[Sequence[int]],
+        *,
+        as_query: bool,
+        corpus: CorpusStatistics | None = None,
     ) -> Encoded:
         heads = self.heads
-        dense = np.zeros((len(texts), self.dense_dim), dtype=np.float32)
-        rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(texts)
-        ids = self._token_ids(
-            texts, heads.max_query_length if as_query else heads.max_document_length
-        )
+        dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)
+        rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(ids)
         budget = CPU_BATCH_TOKENS if self._device.type == "cpu" else DEVICE_BATCH_TOKENS
         for batch in _batches([len(text_ids) for text_ids in ids], budget):
             batch_ids = [ids[position] for position in batch]
@@ -256,10 +269,14 @@ class Encoder:
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield positions, shortest texts first; a batch times its longest text fits the budget."""
+    """Yield positions, longest texts first; a batch times its longest text fits the budget.
+
+    The other way round, each batch would need a little more memory than the last one gave back:
+    glibc then takes new memory for each, 350 MB more after 200 texts of 350 tokens.
+    """
     batch: list[int] = []
-    for position in sorted(range(len(lengths)), key=lambda position: lengths[position]):
-        if batch and (len(batch) + 1) * lengths[position] > budget:
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
             yield batch
             batch = []
         batch.append(position)

@@ -196,6 +196,17 @@ def test_batches_hold_every_text_once_within_the_budget():
     )
 
 
+def test_batches_never_get_longer_so_that_memory_does_not_grow_with_them():
+    batches = list(encoder_module._batches([7, 3, 3, 9, 40, 2], 12))
+    assert batches == [[4], [3], [0], [1, 2, 5]]
+
+
+def test_documents_may_be_tokenised_first_and_encoded_later():
+    encoder = tiny_encoder()
+    halves = encoder.encode_tokenised(encoder.tokenise_documents(TEXTS))
+    assert_same(halves, encoder.encode_documents(TEXTS), 0)
+
+
 def test_without_expansion_a_text_has_only_its_own_terms():
     encoder = tiny_encoder(expansion=0.0)
     (bag,) = bags(encoder.encode_documents(["ba be bade"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from tiny_model import VOCABULARY, WORDS, tiny_tokenizer
 
-from dupmae.tokens import Tokens
+from dupmae.tokens import TEXTS_AT_ONCE, Tokens
 
 TOKENS = Tokens(tiny_tokenizer())
 PAD, UNKNOWN, CLS, SEP, MASK = range(5)
@@ -20,6 +20,8 @@ def test_ids_stand_between_cls_and_sep_and_are_cut_to_the_length() -> None:
         [CLS, words[3], SEP],
     ]
     assert TOKENS.ids([], 6) == []
+    many = [text, WORDS[3]] * TEXTS_AT_ONCE
+    assert TOKENS.ids(many, 6) == TOKENS.ids(many[:2], 6) * TEXTS_AT_ONCE
 
 
 def test_a_batch_is_padded_on_the_right_and_masked() -> None:
