@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +87,7 @@ def eval_command(
         details={
             "documents": manifest.documents,
             "model_seal": encoder.seal,
+            "weights": {name: asdict(system) for name, system in systems.items()},
             "corpus_hash": manifest.corpus_hash,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join(["python", *sys.argv]),
