@@ -344,12 +344,13 @@ def test_the_models_feedback_is_used_unless_another_is_given(
     (folder / "queries.jsonl").write_text('{"_id": "q", "text": "ba be"}\n')
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tsun\t1\n")
     result = run("eval", "--beir", "toy", "--data", "data", "--json", *chosen)
-    assert list(json.loads(result.stdout)["systems"]) == [
-        "hybrid",
-        "dense",
-        "sparse",
-        "no-feedback",
-    ]
+    weights = json.loads(result.stdout)["weights"]
+    assert {name: weight["feedback"] for name, weight in weights.items()} == {
+        "hybrid": 0.5,
+        "dense": 0.0,
+        "sparse": 0.0,
+        "no-feedback": 0.0,
+    }
     for system, hits in (("hybrid", own), ("no-feedback", none)):
         lines = (here / f"runs/eval/toy/{system}.trec").read_text().splitlines()
         assert [line.split()[2] for line in lines] == [hit["id"] for hit in hits]
