@@ -5,6 +5,7 @@ from dupmae.indexes.documents import DocumentStore, DocumentWriter
 from dupmae.indexes.exact import ExactDense, ExactSparse
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.indexes.forward import ForwardStore, ForwardWriter
+from dupmae.indexes.inverted import InvertedIndex
 from dupmae.indexes.tantivy_store import TantivyImpactIndex
 from dupmae.indexes.topk import top_k
 
@@ -17,6 +18,7 @@ __all__ = [
     "FaissFlat",
     "ForwardStore",
     "ForwardWriter",
+    "InvertedIndex",
     "SparseIndex",
     "TantivyImpactIndex",
     "top_k",

@@ -20,6 +20,7 @@ from dupmae.indexes import (
     FaissFlat,
     ForwardStore,
     ForwardWriter,
+    InvertedIndex,
     SparseIndex,
     TantivyImpactIndex,
 )
@@ -37,9 +38,16 @@ def tantivy_index(levels: int) -> Callable[[SparseVectors], SparseIndex]:
     return build
 
 
+def inverted_index(vectors: SparseVectors) -> SparseIndex:
+    with tempfile.TemporaryDirectory() as folder:
+        InvertedIndex.build(Path(folder) / "i", vectors, VOCABULARY, block=20)
+        return InvertedIndex.open(Path(folder) / "i")
+
+
 DENSE_STORES = {"exact": ExactDense, "faiss": FaissFlat}
 SPARSE_STORES = {
     "exact": lambda vectors: ExactSparse(vectors, VOCABULARY),
+    "inverted": inverted_index,
     "tantivy": tantivy_index(31),
     "tantivy, 2 levels": tantivy_index(2),
 }
@@ -181,12 +189,13 @@ def test_no_sparse_score_exceeds_what_is_promised(name, vectors, queries, k):
 
 
 def test_sparse_scores_are_in_units_of_the_true_score(sparse_store):
-    vectors = batch({1: 0.5, 3: 2}, {}, {3: 1}, {1: 4, 2: 1}, {7: 9})  # each weight has its cell
+    # Each weight has its cell, and is a whole number of 255ths of the largest of its term.
+    vectors = batch({1: 1, 3: 5}, {}, {3: 1}, {1: 5, 2: 1}, {7: 9})
 
     (ranking,) = sparse_store(vectors).search(batch({1: 2, 3: 0.5, 5: 100}), 10)
 
     assert ranking.ordinals.tolist() == [3, 0, 2]
-    assert ranking.scores == pytest.approx([8, 2, 0.5], rel=1e-5)
+    assert ranking.scores == pytest.approx([10, 4.5, 0.5], rel=1e-5)
 
 
 def test_sparse_ties_are_listed_by_ordinal(sparse_store):
