@@ -13,35 +13,63 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dupmae.errors import IndexMissingError
-from dupmae.indexes.npy import NpyWriter, open_npy
+from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
 from dupmae.indexes.scores import dense_scores, sparse_scores
 from dupmae.types import Encoded, Float32, Float64, Int32, Int64, SparseVectors
+
+_BLOCK = 1 << 16
+"""Non-zeros read at a time."""
 
 
 class ForwardWriter:
     """Writes encoded documents block by block; memory is bounded by one block.
 
-    The store is readable once `close` has returned. As a context manager it closes at the end
-    and leaves no unfinished file if an error passes through.
+    The store is readable once `close` has returned. As a context manager it closes at the end; if
+    an error passes through, it leaves its unfinished files, to be kept or removed.
+
+    Args:
+        folder: made if missing.
+        dim: of dense vectors.
+        vocabulary_size: above all terms.
+        keep: (documents, non-zeros) of an earlier store in that folder, finished or not, to go
+            on after.
+
+    Raises:
+        IndexMissingError: if the folder holds less than is to be kept.
     """
 
-    def __init__(self, folder: Path, dim: int, vocabulary_size: int) -> None:
+    def __init__(
+        self, folder: Path, dim: int, vocabulary_size: int, *, keep: tuple[int, int] = (0, 0)
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._dim = dim
-        self._frequency = np.zeros(vocabulary_size, dtype=np.int64)
-        self._documents = 0
-        self._nonzeros = 0
-        self._dense = NpyWriter(folder / "dense.npy", np.float32, (dim,))
-        self._indptr = NpyWriter(folder / "indptr.npy", np.int64)
-        self._terms = NpyWriter(folder / "terms.npy", np.int32)
-        self._weights = NpyWriter(folder / "weights.npy", np.float32)
-        self._frequencies = NpyWriter(folder / "frequency.npy", np.int64)
-        self._indptr.append(np.zeros(1, dtype=np.int64))
+        self._vocabulary_size = vocabulary_size
+        self._documents, self._nonzeros = keep
+        self._writers: list[NpyWriter] = []
+        borders = self._documents + 1 if self._documents else 0
+        try:
+            self._dense = self._open("dense.npy", np.float32, (dim,), keep=self._documents)
+            self._indptr = self._open("indptr.npy", np.int64, keep=borders)
+            self._terms = self._open("terms.npy", np.int32, keep=self._nonzeros)
+            self._weights = self._open("weights.npy", np.float32, keep=self._nonzeros)
+            self._frequencies = self._open("frequency.npy", np.int64)
+            if not borders:
+                self._indptr.append(np.zeros(1, dtype=np.int64))
+        except BaseException:
+            self.abandon()
+            raise
 
     def __len__(self) -> int:
         return self._documents
+
+    @property
+    def nonzeros(self) -> int:
+        """Terms of all documents so far."""
+        return self._nonzeros
 
     def add(self, encoded: Encoded) -> None:
         """Append documents; they get the next ordinals.
@@ -55,10 +83,9 @@ class ForwardWriter:
         if not np.isfinite(encoded.dense).all():
             raise ValueError("dense vectors must be finite")
         sparse = encoded.sparse.check()
-        size = len(self._frequency)
+        size = self._vocabulary_size
         if len(sparse.terms) and sparse.terms.max() >= size:
             raise ValueError(f"expected terms below {size}, found {sparse.terms.max()}")
-        self._frequency += np.bincount(sparse.terms, minlength=size)
         self._dense.append(encoded.dense)
         self._indptr.append(sparse.indptr[1:] + self._nonzeros)
         self._terms.append(sparse.terms)
@@ -66,16 +93,21 @@ class ForwardWriter:
         self._documents += len(encoded)
         self._nonzeros += len(sparse.terms)
 
+    def sync(self) -> None:
+        """Make all documents so far safe on the disk, so that `keep` finds them again."""
+        for writer in (self._dense, self._indptr, self._terms, self._weights):
+            writer.sync()
+
     def close(self) -> None:
         """Finish all five files, safe on the disk."""
-        self._frequencies.append(self._frequency)
-        for writer in self._writers():
+        self._frequencies.append(_frequency(self._terms.written(), self._vocabulary_size))
+        for writer in self._writers:
             writer.close()
 
-    def discard(self) -> None:
-        """Give up: leave no unfinished file."""
-        for writer in self._writers():
-            writer.discard()
+    def abandon(self) -> None:
+        """Leave unfinished files as they are; nothing happens once closed."""
+        for writer in self._writers:
+            writer.abandon()
 
     def __enter__(self) -> ForwardWriter:
         return self
@@ -90,10 +122,23 @@ class ForwardWriter:
             if kind is None:
                 self.close()
         finally:
-            self.discard()  # nothing is left to discard where all went well
+            self.abandon()
 
-    def _writers(self) -> tuple[NpyWriter, ...]:
-        return self._dense, self._indptr, self._terms, self._weights, self._frequencies
+    def _open(
+        self, name: str, dtype: DTypeLike, row_shape: tuple[int, ...] = (), *, keep: int = 0
+    ) -> NpyWriter:
+        writer = NpyWriter(self._folder / name, dtype, row_shape, keep=keep)
+        self._writers.append(writer)
+        return writer
+
+
+def _frequency(terms: Int32, vocabulary_size: int) -> Int64:
+    """Return how often each term occurs, (V,), in blocks."""
+    frequency = np.zeros(vocabulary_size, dtype=np.int64)
+    for start in range(0, len(terms), _BLOCK):
+        frequency += np.bincount(terms[start : start + _BLOCK], minlength=vocabulary_size)
+        release_pages(terms)
+    return frequency
 
 
 @dataclass(frozen=True, slots=True, eq=False)

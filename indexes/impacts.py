@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dupmae.indexes.npy import release_pages
 from dupmae.types import Float32, Float64, Int32, Int64, SparseVectors
 
 LARGEST_SUM = 2**24
@@ -104,3 +105,5 @@ def _blocks(vectors: SparseVectors) -> Iterator[tuple[Int32, Float32]]:
     for start in range(0, len(vectors.terms), _BLOCK):
         block = slice(start, start + _BLOCK)
         yield vectors.terms[block], vectors.weights[block]
+        release_pages(vectors.terms)
+        release_pages(vectors.weights)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,16 +22,35 @@ class NpyWriter:
 
     The header names the number of rows but stands first; NumPy pads it so that this number may
     grow in place, and it is written again at the end.
+
+    Args:
+        path: of the file.
+        dtype: of what it holds.
+        row_shape: of one row; () for a file of one dimension.
+        keep: rows of an earlier, unfinished or finished, file of that name to go on after; what
+            it holds behind them is dropped.
+
+    Raises:
+        IndexMissingError: if there are fewer rows than are to be kept.
     """
 
-    def __init__(self, path: Path, dtype: DTypeLike, row_shape: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, path: Path, dtype: DTypeLike, row_shape: tuple[int, ...] = (), *, keep: int = 0
+    ) -> None:
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
         self._dtype = np.dtype(dtype)
         self._row_shape = row_shape
-        self._rows = 0
-        self._file = self._partial.open("wb")
+        self._rows = keep
+        if keep and path.exists() and not self._partial.exists():
+            path.replace(self._partial)
+        try:
+            self._file = self._partial.open("r+b" if keep else "wb")
+        except FileNotFoundError:
+            raise IndexMissingError(f"{self._partial} is missing; build the index again") from None
         self._write_header()
+        if keep:
+            self._cut()
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add `rows` (n, *row_shape) of the file's dtype."""
@@ -40,6 +62,19 @@ class NpyWriter:
         self._file.write(np.ascontiguousarray(rows).data)
         self._rows += len(rows)
 
+    def sync(self) -> None:
+        """Make what was appended safe on the disk, so that `keep` finds it after a power cut."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def written(self) -> NDArray[Any]:
+        """Map all rows so far into memory, read-only."""
+        self._file.flush()
+        if self._rows == 0:
+            return np.zeros((0, *self._row_shape), self._dtype)
+        shape = (self._rows, *self._row_shape)
+        return np.asarray(np.memmap(self._partial, self._dtype, "r", self._data_start, shape))
+
     def close(self) -> None:
         """Write the true number of rows and give the file its name, safe on the disk."""
         data_start = self._data_start
@@ -49,11 +84,22 @@ class NpyWriter:
         self._file.close()
         publish(self._partial, self._path)
 
-    def discard(self) -> None:
-        """Give up: leave no unfinished file; nothing happens once closed."""
+    def abandon(self) -> None:
+        """Leave the unfinished file as it is; nothing happens once closed."""
         with suppress(OSError):  # on a full disk, closing fails to write what is buffered
             self._file.close()
-        self._partial.unlink(missing_ok=True)
+
+    def _cut(self) -> None:
+        size = self._rows * self._dtype.itemsize * math.prod(self._row_shape)
+        end, found = self._data_start + size, self._partial.stat().st_size
+        if found < end:
+            self._file.close()
+            raise IndexMissingError(
+                f"{self._partial}: expected {end} bytes or more, found {found}; "
+                "build the index again"
+            )
+        self._file.truncate(end)
+        self._file.seek(end)
 
     def _write_header(self) -> None:
         header = {
@@ -90,3 +136,16 @@ def open_npy(path: Path, dtype: DTypeLike, ndim: int) -> NDArray[Any]:
             f"{path}: expected {expected} bytes, found {found}; build the index again"
         )
     return np.asarray(array)  # the same memory without memmap's slow indexing
+
+
+def release_pages(array: NDArray[Any]) -> None:
+    """Let go of the memory that what was read of a mapped file takes; it can be read again.
+
+    The system would do so itself where memory is short, but counts it as this process's until
+    then. A hint: without effect on other arrays, and where the system knows no such thing.
+    """
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)

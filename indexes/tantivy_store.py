@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.impacts import ImpactCells, QueryImpacts
-from dupmae.indexes.npy import NpyWriter, open_npy
+from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
 from dupmae.indexes.topk import top_k
 from dupmae.types import Float32, Int32, Ranking, SparseVectors
 
@@ -144,6 +144,8 @@ def _write(folder: Path, vectors: SparseVectors, cells: ImpactCells) -> None:
                 document.add_unsigned("ordinal", start + row)
                 document.add_text("cells", " ".join(map(str, tokens)))
                 writer.add_document(document)
+            release_pages(vectors.terms)
+            release_pages(vectors.weights)
             progress.update(len(block))
     writer.commit()
     writer.wait_merging_threads()

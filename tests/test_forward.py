@@ -228,7 +228,7 @@ def test_vectors_that_break_the_rules_are_refused(tmp_path, dense, term, weight,
     with pytest.raises(ValueError, match=message), ForwardWriter(tmp_path, 4, 30) as writer:
         writer.add(Encoded(dense, SparseVectors.from_rows([row])))
 
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "dense.npy").exists()
 
 
 def test_a_store_that_was_not_closed_is_not_there(tmp_path):
@@ -237,7 +237,38 @@ def test_a_store_that_was_not_closed_is_not_there(tmp_path):
 
     with pytest.raises(IndexMissingError, match=r"dense\.npy is missing"):
         ForwardStore.open(tmp_path)
-    writer.discard()
+    writer.abandon()
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_store_gone_on_with_after_some_blocks_has_the_same_files(tmp_path, finished, kept):
+    blocks = [encoded(3, seed=1), encoded(4, seed=2), encoded(5, seed=3)]
+    writer = ForwardWriter(tmp_path / "resumed", 4, VOCABULARY)
+    sizes = [(0, 0)]
+    for block in [*blocks[:2], encoded(6, seed=9)]:  # the last one is not to be kept
+        writer.add(block)
+        writer.sync()
+        sizes.append((len(writer), writer.nonzeros))
+    (writer.close if finished else writer.abandon)()
+
+    with ForwardWriter(tmp_path / "resumed", 4, VOCABULARY, keep=sizes[kept]) as writer:
+        for block in blocks[kept:]:
+            writer.add(block)
+
+    written(tmp_path / "whole", *blocks)
+    for name in FILES:
+        assert (tmp_path / "resumed" / name).read_bytes() == (
+            tmp_path / "whole" / name
+        ).read_bytes()
+
+
+def test_a_store_that_holds_less_than_is_to_be_kept_is_found_out(tmp_path):
+    written(tmp_path, encoded(3))
+    with pytest.raises(IndexMissingError, match=r"terms\.npy"):
+        ForwardWriter(tmp_path, 4, VOCABULARY, keep=(3, 1000))
+    with pytest.raises(IndexMissingError, match=r"dense\.npy.* is missing"):
+        ForwardWriter(tmp_path / "none", 4, VOCABULARY, keep=(3, 5))
 
 
 @pytest.mark.parametrize("name", FILES)
