@@ -16,6 +16,7 @@ import click
 from dupmae import __version__
 from dupmae.commands.adapt import adapt
 from dupmae.commands.evaluate import eval_command
+from dupmae.commands.export import export
 from dupmae.commands.index import index
 from dupmae.commands.search import explain, search
 from dupmae.commands.train import finetune, pretrain
@@ -48,5 +49,5 @@ def main(verbose: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-for command in (pretrain, finetune, adapt, index, search, explain, eval_command):
+for command in (pretrain, finetune, adapt, index, export, search, explain, eval_command):
     main.add_command(command)

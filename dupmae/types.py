@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,4 +228,17 @@ class TextEncoder(Protocol):
 
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         """Return the vocabulary's entries for the given term ids."""
+        ...
+
+
+@runtime_checkable
+class TokenisingEncoder(Protocol):
+    """An encoder whose `encode_documents` comes in two halves, of which two blocks may overlap."""
+
+    def tokenise_documents(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        """Return each text's token ids; called in another thread than all else."""
+        ...
+
+    def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
+        """Encode what `tokenise_documents` returned, in its order."""
         ...

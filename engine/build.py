@@ -1,47 +1,46 @@
-"""Building an index folder from a stream of documents, in memory bounded by one block.
+"""Building an index folder from a stream of documents, in memory bounded by a few blocks.
 
 A build writes a new segment and makes it live by its last step, the manifest. Whatever ends it
-before, ctrl-C, a full disk, a bad document, the old index stands as it was. What a killed build
-leaves behind is removed by the next one.
+before, ctrl-C, a full disk, a bad document, a kill, the old index stands as it was, and what was
+encoded is kept: the next build of the same encoder goes on after the last block whose documents
+are still the same, with the same result as if it had never stopped (see `journal.py`).
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
-from itertools import islice
+from collections.abc import Iterable
+from dataclasses import replace as changed
 from pathlib import Path
 
-from tqdm import tqdm
-
-from dupmae.engine.corpus import CorpusHash
+from dupmae.engine.journal import JOURNAL_NAME, Journal, Plan
 from dupmae.engine.lock import LOCK_NAME, writer_lock
 from dupmae.engine.manifest import (
-    DOCUMENTS_NAME,
     FORWARD_NAME,
     MANIFEST_NAME,
     SEGMENTS_NAME,
-    SPARSE_NAME,
     Manifest,
-    describe_files,
     read_manifest,
     segment_name,
     write_manifest,
 )
-from dupmae.errors import DataError, DupMAEError, IndexMissingError, UsageError
-from dupmae.indexes.documents import DocumentWriter
-from dupmae.indexes.forward import ForwardStore, ForwardWriter
-from dupmae.indexes.tantivy_store import TantivyImpactIndex
+from dupmae.engine.segment import write_segment
+from dupmae.engine.vectors import VectorFiles
+from dupmae.errors import DupMAEError, IndexMissingError, UsageError
+from dupmae.indexes.forward import ForwardWriter
 from dupmae.types import Document, TextEncoder
 
-BLOCK_SIZE = 1024
-"""Documents encoded at once: enough for an encoder to sort them by length before it pads."""
+BLOCK_SIZE = 512
+"""Documents encoded at once: enough for an encoder to sort them by length before it pads, and what
+a killed build loses at most."""
+
+logger = logging.getLogger(__name__)
 
 
 def build_index(
     documents: Iterable[Document],
-    encoder: TextEncoder,
+    encoder: TextEncoder | VectorFiles,
     folder: Path | str,
     *,
     block_size: int = BLOCK_SIZE,
@@ -51,13 +50,15 @@ def build_index(
     """Index documents in a folder; ordinals follow their order.
 
     Args:
-        documents: read once; an error that reading raises ends the build and passes through.
-        encoder: gives the vectors; its seal goes into the manifest.
-        folder: absent, empty, or an index.
+        documents: read once, in a thread of its own; an error that reading raises ends the build
+            and passes through.
+        encoder: gives the vectors, or files of vectors that it has made; its seal goes into the
+            manifest.
+        folder: absent, empty, an index, or what a stopped build has left.
         block_size: documents encoded at once, ≥ 1; changes memory and speed only.
         replace: whether an index that is there may be replaced. It stands until the new one is
             complete, so the disk must hold both.
-        total: number of documents, if known, for the progress bar.
+        total: number of documents, if known, to tell the time left.
 
     Returns:
         The manifest of the new index.
@@ -65,30 +66,46 @@ def build_index(
     Raises:
         UsageError: if the folder holds an index and `replace` is not set, or holds other files.
         IndexMissingError: if it holds a damaged index and `replace` is not set.
-        DataError: if there are no documents or an id repeats.
+        DataError: if there are no documents or an id repeats, or vectors are not of them.
         DupMAEError: if the disk is full or cannot be written, or another build is writing there.
     """
     folder = Path(folder)
     if block_size < 1:
         raise UsageError(f"block_size must be at least 1, found {block_size}")
     _refuse_other_files(folder)
+    plan = Plan(
+        generation=0,
+        encoder_name=encoder.name,
+        encoder_seal=encoder.seal,
+        dense_dim=encoder.dense_dim,
+        vocabulary_size=encoder.vocabulary_size,
+        block_size=block_size,
+    )
+    kept = 0
     try:
         with writer_lock(folder):
-            generation = _next_generation(folder, replace)
-            segment = folder / SEGMENTS_NAME / segment_name(generation)
+            live = _live_generation(folder, replace)
+            resumes = not isinstance(encoder, VectorFiles)
+            journal = (resumes and _unfinished(folder, live, plan)) or _begin(folder, live, plan)
             try:
-                manifest = _write_segment(
-                    _blocks(documents, block_size), encoder, segment, generation, total
-                )
+                segment = _segment(folder, journal)
+                manifest = write_segment(segment, documents, encoder, journal, total=total)
                 write_manifest(folder, manifest)
-            except BaseException:  # ctrl-C too
-                _discard(folder, generation)
+            except BaseException as error:  # ctrl-C too
+                kept = _leave(folder, journal)
+                if kept and not isinstance(error, OSError):
+                    logger.warning(
+                        "stopped after %d documents; the same command goes on from there", kept
+                    )
                 raise
-            _remove_segments(folder, keep=generation)
+            journal.remove()
+            _remove_segments(folder, keep={manifest.generation})
             return manifest
     except OSError as error:
+        onward = f"; the same command goes on after {kept} documents" if kept else ""
         raise DupMAEError(
             f"index {folder} could not be built: {error}; an index that was there is unchanged"
+            f"{onward}"
         ) from error
 
 
@@ -106,8 +123,8 @@ def _refuse_other_files(folder: Path) -> None:
         )
 
 
-def _next_generation(folder: Path, replace: bool) -> int:
-    """Return the number of the new segment; remove what killed builds have left.
+def _live_generation(folder: Path, replace: bool) -> int | None:
+    """Return the generation of the index that stands there; None if there is none, 0 if damaged.
 
     Raises:
         UsageError: if an index stands there and must not be replaced.
@@ -117,83 +134,81 @@ def _next_generation(folder: Path, replace: bool) -> int:
         live = read_manifest(folder)
     except IndexMissingError:
         if not (folder / MANIFEST_NAME).exists():
-            _remove_segments(folder, keep=None)
-        elif not replace:
-            raise
-        # With a damaged manifest any segment may be the one worth saving until the build is done.
-    else:
+            return None
         if not replace:
-            raise UsageError(
-                f"{folder} holds an index of {live.documents} documents already; "
-                "use --replace to build it anew, or name another folder"
-            )
-        _remove_segments(folder, keep=live.generation)
-    return max(_generations(folder), default=0) + 1
+            raise
+        return 0
+    if not replace:
+        raise UsageError(
+            f"{folder} holds an index of {live.documents} documents already; "
+            "use --replace to build it anew, or name another folder"
+        )
+    return live.generation
 
 
-def _write_segment(
-    blocks: Iterator[list[Document]],
-    encoder: TextEncoder,
-    segment: Path,
-    generation: int,
-    total: int | None,
-) -> Manifest:
-    """Write all files of a segment, safe on the disk, and return the manifest to publish."""
-    segment.mkdir(parents=True)
-    digest = CorpusHash()
-    with (
-        tqdm(total=total, desc="index", unit="doc", disable=None) as progress,
-        DocumentWriter(segment / DOCUMENTS_NAME) as texts,
-        ForwardWriter(
-            segment / FORWARD_NAME, encoder.dense_dim, encoder.vocabulary_size
-        ) as vectors,
-    ):
-        for block in blocks:
-            texts.add(block)  # first, since a repeated id is found before the block is encoded
-            vectors.add(encoder.encode_documents([document.content for document in block]))
-            for document in block:
-                digest.add(document)
-            progress.update(len(block))
-    if len(texts) == 0:
-        raise DataError("there are no documents to index")
-    forward = ForwardStore.open(segment / FORWARD_NAME)
-    TantivyImpactIndex.build(segment / SPARSE_NAME, forward.sparse, encoder.vocabulary_size)
-    return Manifest(
-        generation=generation,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        encoder_name=encoder.name,
-        encoder_seal=encoder.seal,
-        documents=len(texts),
-        corpus_hash=digest.hexdigest(),
-        dense_dim=encoder.dense_dim,
-        vocabulary_size=encoder.vocabulary_size,
-        files=describe_files(segment),
-    )
-
-
-def _blocks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while block := list(islice(iterator, size)):
-        yield block
-
-
-def _discard(folder: Path, generation: int) -> None:
-    """Remove a segment unless the manifest had been published before the build ended."""
+def _unfinished(folder: Path, live: int | None, plan: Plan) -> Journal | None:
+    """Return the journal of a stopped build of the same vectors, if its blocks are there."""
+    journal = Journal.read(folder)
+    if journal is None or not journal.blocks or live in (0, journal.plan.generation):
+        return None
+    if not journal.plan.same_vectors(plan):
+        logger.warning(
+            "%s holds the %d first documents of a build that was stopped, by encoder %s (seal %s) "
+            "in blocks of %d; it is begun anew",
+            folder,
+            journal.done.documents,
+            journal.plan.encoder_name,
+            journal.plan.encoder_seal[:12],
+            journal.plan.block_size,
+        )
+        return None
+    keep = (journal.done.documents, journal.done.nonzeros)
+    forward = _segment(folder, journal) / FORWARD_NAME
     try:
-        if read_manifest(folder).generation == generation:
-            return
+        ForwardWriter(forward, plan.dense_dim, plan.vocabulary_size, keep=keep).abandon()
+    except IndexMissingError as error:
+        logger.warning("%s: what a stopped build has left is damaged (%s)", folder, error)
+        return None
+    journal.cut(len(journal.blocks))  # a line that was not written to its end goes
+    _remove_segments(folder, keep={live, journal.plan.generation})
+    return journal
+
+
+def _begin(folder: Path, live: int | None, plan: Plan) -> Journal:
+    """Begin a new segment; remove what stopped builds have left."""
+    (folder / JOURNAL_NAME).unlink(missing_ok=True)  # before the segment that it is about
+    if live != 0:  # with a damaged manifest any segment may be the one worth saving
+        _remove_segments(folder, keep={live})
+    generation = max(_generations(folder), default=0) + 1
+    return Journal.begin(folder, changed(plan, generation=generation))
+
+
+def _segment(folder: Path, journal: Journal) -> Path:
+    return folder / SEGMENTS_NAME / segment_name(journal.plan.generation)
+
+
+def _leave(folder: Path, journal: Journal) -> int:
+    """Keep what a build that was ended has encoded, and return how many documents; or clean up."""
+    try:
+        if read_manifest(folder).generation == journal.plan.generation:
+            journal.remove()  # it was ended when all was done
+            return 0
     except IndexMissingError:
         pass
+    if journal.blocks:
+        return journal.done.documents
+    journal.remove()
+    shutil.rmtree(_segment(folder, journal), ignore_errors=True)
     segments = folder / SEGMENTS_NAME
-    shutil.rmtree(segments / segment_name(generation), ignore_errors=True)
-    if not any(segments.iterdir()):
+    if segments.exists() and not any(segments.iterdir()):
         segments.rmdir()
+    return 0
 
 
-def _remove_segments(folder: Path, keep: int | None) -> None:
-    """Remove all segments but one. What a reader still holds open, on Windows, stays for now."""
+def _remove_segments(folder: Path, keep: set[int | None]) -> None:
+    """Remove all other segments. What a reader still holds open, on Windows, stays for now."""
     for generation in _generations(folder):
-        if generation != keep:
+        if generation not in keep:
             shutil.rmtree(folder / SEGMENTS_NAME / segment_name(generation), ignore_errors=True)
 
 

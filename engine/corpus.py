@@ -65,17 +65,39 @@ def count_documents(path: Path) -> int | None:
     return sum(1 for _ in _lines(path))
 
 
+def read_ids(path: Path) -> Iterator[str]:
+    """Yield the `_id` of each line of a corpus file, or of one with no more than ids.
+
+    Raises:
+        DataError: as `read_corpus`, but for texts, which are not looked at.
+    """
+    for number, line in _lines(path):
+        where = f"{path}, line {number}"
+        yield _string(_json_object(line, where), "_id", where)
+
+
 class CorpusHash:
     """A digest of documents in their order, equal exactly if all their fields are."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
+    def copy(self) -> CorpusHash:
+        """Return a digest of the same documents, to which others can be added."""
+        other = CorpusHash()
+        other._digest = self._digest.copy()
+        return other
+
     def add(self, document: Document) -> None:
         """Take in the next document."""
         record = (document.doc_id, document.title, document.text, dict(document.metadata))
         self._digest.update(json.dumps(record, sort_keys=True).encode("ascii"))
         self._digest.update(b"\n")  # never inside a record, so the boundaries are part of it
+
+    def add_all(self, documents: Iterable[Document]) -> None:
+        """Take in the next documents."""
+        for document in documents:
+            self.add(document)
 
     def hexdigest(self) -> str:
         """Return the digest of the documents taken in so far."""
@@ -85,8 +107,7 @@ class CorpusHash:
 def corpus_hash(documents: Iterable[Document]) -> str:
     """Return the digest that an index of these documents carries in its manifest."""
     digest = CorpusHash()
-    for document in documents:
-        digest.add(document)
+    digest.add_all(documents)
     return digest.hexdigest()
 
 

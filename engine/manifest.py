@@ -2,6 +2,7 @@
 
     my.index/MANIFEST.json
     my.index/WRITER.lock                        see `lock.py`
+    my.index/JOURNAL.jsonl                      of an unfinished build only: see `journal.py`
     my.index/segments/000001/forward/           vectors: see `dupmae.indexes.forward`
     my.index/segments/000001/tantivy/           sparse candidates: `dupmae.indexes.tantivy_store`
     my.index/segments/000001/documents.sqlite   ids and texts: `dupmae.indexes.documents`

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from tiny_model import tiny_model, tiny_tokenizer
@@ -252,8 +253,9 @@ def test_a_full_disk_leaves_the_old_index(indexed: Path, tmp_path: Path, model: 
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert "the same command goes on after 60 documents" in done.stderr
     assert (indexed / "MANIFEST.json").read_bytes() == before
-    assert len(list(indexed.glob("segments/*"))) == 1
+    assert run("search", "ba", "--model", str(model)).exit_code == 0
 
 
 def test_ctrl_c_while_indexing_ends_cleanly_with_130(here: Path, model: Path) -> None:
@@ -277,8 +279,70 @@ def test_ctrl_c_while_indexing_ends_cleanly_with_130(here: Path, model: Path) ->
     assert not (here / "dupmae.index" / "MANIFEST.json").exists()
 
 
+def test_ctrl_c_keeps_what_is_encoded_and_the_same_command_goes_on(
+    here: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fifo = here / "corpus"
+    lines = [json.dumps({"_id": str(number), "text": "ba be"}) + "\n" for number in range(700)]
+    command = ["index", "corpus", "--model", str(model)]
+    os.mkfifo(fifo)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dupmae", *command], stderr=subprocess.PIPE, text=True, cwd=here,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    journal = here / "dupmae.index" / "JOURNAL.jsonl"
+    with fifo.open("w") as corpus:
+        corpus.writelines(lines[:600])
+        corpus.flush()
+        while not journal.exists() or len(journal.read_text().splitlines()) < 2:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines() == [
+        "stopped after 512 documents; the same command goes on from there",
+        "interrupted",
+    ]
+    fifo.unlink()
+    fifo.write_text("".join(lines))
+    assert "indexed 700 documents" in run(*command).stderr
+    assert "going on after 512 documents that are encoded already" in caplog.messages
+
+
+def test_an_exported_index_is_made_again_without_a_model(
+    indexed: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = ["search", "ba be", "--json", "--model", str(model)]
+    before = run(*query).stdout
+    result = run("export", "out.safetensors")
+    assert result.exit_code == 0, result.stderr
+    one_line(run("export", "out.npz"), 2, "out.jsonl", "there already")
+    with monkeypatch.context() as patch:
+        patch.setattr("dupmae.commands.index.load_encoder", lambda *_: pytest.fail("a model"))
+        again = ["index", "out.jsonl", "--vectors", "out.safetensors", "--index", "again"]
+        assert run(*again).exit_code == 0
+    assert run(*query, "--index", "again").stdout == before
+
+
+def test_vectors_that_name_no_encoder_need_a_model(here: Path, corpus: Path, model: Path) -> None:
+    arrays = {
+        "dense": np.ones((3, 16), np.float32),
+        "indptr": np.array([0, 1, 1, 2]),
+        "terms": np.array([7, 9]),
+        "weights": np.ones(2, np.float32),
+    }
+    np.savez(here / "corpus.npz", **arrays)  # the corpus file itself names the rows' documents
+    command = ["index", str(corpus), "--vectors", str(here / "corpus.npz")]
+    one_line(run(*command), 2, "corpus.npz", "--model")
+    result = run(*command, "--model", str(model))
+    assert result.exit_code == 0, result.stderr
+    hits = json.loads(run("search", "ba", "--json", "--model", str(model)).stdout)["hits"]
+    assert len(hits) == 3
+
+
 @pytest.mark.parametrize(
-    "command", [[], ["index"], ["search"], ["eval"], ["pretrain"], ["explain"]]
+    "command", [[], ["index"], ["export"], ["search"], ["eval"], ["pretrain"], ["explain"]]
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +21,24 @@ from dupmae.commands.options import (
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
-    from dupmae.engine import Manifest
+    from dupmae.encoder import Encoder
+    from dupmae.engine import Manifest, VectorFiles
 
 
 @click.command()
 @click.argument("corpus", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--demo", "is_demo", is_flag=True, help="Index the built-in demo corpus: Python's own docs."
+)
+@click.option(
+    "--vectors",
+    "vector_files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Take the documents' vectors from this .safetensors or .npz file instead of encoding; "
+    "may be given several times. A file that does not name its encoder needs --model: the one "
+    "that queries will be encoded by.",
 )
 @index_option
 @model_option
@@ -35,6 +48,7 @@ if TYPE_CHECKING:
 def index(
     corpus: Path | None,
     is_demo: bool,
+    vector_files: tuple[Path, ...],
     index_folder: Path,
     model: str | None,
     replace: bool,
@@ -44,7 +58,8 @@ def index(
     """Index CORPUS, a JSON-lines file with "_id", "text" and perhaps "title" on each line.
 
     Other keys of a line are kept as the document's metadata; the file may be gzipped. The index
-    appears when it is complete: a build that is stopped leaves what was there before.
+    appears when it is complete: a build that is stopped leaves what was there before, and the
+    same command goes on with it.
     """
     if is_demo == (corpus is not None):
         raise UsageError("give a corpus file, or --demo for the built-in one")
@@ -57,18 +72,32 @@ def index(
         documents, total = iter(demo), len(demo)
     else:
         documents, total = read_corpus(corpus), count_documents(corpus)
-    encoder = load_encoder(model, threads)
-    started = time.monotonic()
-    manifest = build_index(documents, encoder, index_folder, replace=replace, total=total)
-    seconds = time.monotonic() - started
+    with _source(vector_files, model, threads) as source:
+        started = time.monotonic()
+        manifest = build_index(documents, source, index_folder, replace=replace, total=total)
+        seconds = time.monotonic() - started
     if as_json:
         click.echo(json.dumps(_summary(manifest, index_folder, seconds)))
     else:
         click.echo(
-            f"indexed {manifest.documents:,} documents in {seconds:.1f} s "
-            f"({manifest.documents / seconds:.1f} a second) into {index_folder}",
+            f"indexed {manifest.documents:,} documents in {seconds:.1f} s into {index_folder}",
             err=True,
         )
+
+
+@contextmanager
+def _source(
+    vector_files: tuple[Path, ...], model: str | None, threads: int | None
+) -> Iterator[Encoder | VectorFiles]:
+    """Give what the documents' vectors come from; files that name their encoder need no model."""
+    if not vector_files:
+        yield load_encoder(model, threads)
+        return
+    from dupmae.engine import VectorFiles
+
+    encoder = None if model is None else load_encoder(model, threads)
+    with VectorFiles.open(vector_files, encoder) as vectors:
+        yield vectors
 
 
 def _summary(manifest: Manifest, folder: Path, seconds: float) -> dict[str, object]:

@@ -1,0 +1,169 @@
+"""Writing the files of one segment: read → tokenise → encode → write, one block after the other.
+
+While a block is encoded and written, the next one is read and tokenised. Memory is bounded by a few
+blocks, whatever the size of the corpus.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dupmae.engine.corpus import CorpusHash
+from dupmae.engine.journal import Checkpoint, Journal
+from dupmae.engine.manifest import (
+    DOCUMENTS_NAME,
+    FORWARD_NAME,
+    SPARSE_NAME,
+    Manifest,
+    describe_files,
+)
+from dupmae.engine.memory import release_free_memory, resident_bytes
+from dupmae.engine.pipeline import read_ahead
+from dupmae.engine.vectors import VectorFiles
+from dupmae.errors import DataError
+from dupmae.indexes.documents import DocumentWriter
+from dupmae.indexes.forward import ForwardStore, ForwardWriter
+from dupmae.indexes.tantivy_store import TantivyImpactIndex
+from dupmae.types import Document, Encoded, TextEncoder, TokenisingEncoder
+
+logger = logging.getLogger(__name__)
+
+
+def write_segment(
+    segment: Path,
+    documents: Iterable[Document],
+    source: TextEncoder | VectorFiles,
+    journal: Journal,
+    *,
+    total: int | None = None,
+) -> Manifest:
+    """Write all files of a segment, safe on the disk.
+
+    Args:
+        segment: the folder; what the journal says is in it is not made again.
+        documents: read once, in another thread once all blocks of the journal are read again.
+        source: of the vectors.
+        journal: of this build. Vectors that come from files are not noted in it: to read them
+            again takes no longer than to make sure that they are the same.
+        total: number of documents, if known, to tell the time left.
+
+    Returns:
+        The manifest to publish.
+
+    Raises:
+        DataError: if there are no documents or an id repeats, or the vectors are not of them.
+        OSError: if the disk is full or fails.
+    """
+    plan = journal.plan
+    segment.mkdir(parents=True, exist_ok=True)
+    with DocumentWriter(segment / DOCUMENTS_NAME) as texts:
+        blocks, digest = _read_again(_blocks(documents, plan.block_size), journal, texts)
+        keep = (journal.done.documents, journal.done.nonzeros)
+        with ForwardWriter(
+            segment / FORWARD_NAME, plan.dense_dim, plan.vocabulary_size, keep=keep
+        ) as vectors:
+            for block, encoded in _encoded(blocks, source, texts, total):
+                vectors.add(encoded)
+                digest.add_all(block)
+                if not isinstance(source, VectorFiles):
+                    vectors.sync()
+                    done = Checkpoint(len(vectors), vectors.nonzeros, digest.hexdigest())
+                    journal.append(done)
+    if len(texts) == 0:
+        raise DataError("there are no documents to index")
+    if isinstance(source, VectorFiles):
+        source.check_all_used()
+    shutil.rmtree(segment / SPARSE_NAME, ignore_errors=True)  # of a build that was stopped
+    forward = ForwardStore.open(segment / FORWARD_NAME)
+    TantivyImpactIndex.build(segment / SPARSE_NAME, forward.sparse, plan.vocabulary_size)
+    return Manifest(
+        generation=plan.generation,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        encoder_name=plan.encoder_name,
+        encoder_seal=plan.encoder_seal,
+        documents=len(texts),
+        corpus_hash=digest.hexdigest(),
+        dense_dim=plan.dense_dim,
+        vocabulary_size=plan.vocabulary_size,
+        files=describe_files(segment),
+    )
+
+
+def _read_again(
+    blocks: Iterator[list[Document]], journal: Journal, texts: DocumentWriter
+) -> tuple[Iterator[list[Document]], CorpusHash]:
+    """Read the documents that are encoded already, and return the others' blocks.
+
+    The journal loses its checkpoints from the first block on that is not the same any more.
+    """
+    digest = CorpusHash()
+    for count, done in enumerate(journal.blocks):
+        block = next(blocks, [])
+        longer = digest.copy()
+        longer.add_all(block)
+        if longer.hexdigest() != done.corpus_hash:
+            logger.warning(
+                "the corpus is not the same any more after document %d: going on from there",
+                len(texts),
+            )
+            journal.cut(count)
+            return chain([block], blocks), digest
+        texts.add(block)
+        digest = longer
+    if journal.blocks:
+        logger.warning("going on after %d documents that are encoded already", len(texts))
+    return blocks, digest
+
+
+def _encoded(
+    blocks: Iterator[list[Document]],
+    source: TextEncoder | VectorFiles,
+    texts: DocumentWriter,
+    total: int | None,
+) -> Iterator[tuple[list[Document], Encoded]]:
+    """Yield blocks with their vectors, once their texts are written; show how far it is."""
+    prepare, finish = _steps(source)
+    progress = tqdm(total=total, initial=len(texts), desc="index", unit="doc", disable=None)
+    with progress, closing(read_ahead(blocks, prepare)) as ahead:
+        for block, prepared in ahead:
+            texts.add(block)  # first, since a repeated id is found before the block is encoded
+            yield block, finish(prepared)
+            release_free_memory()
+            progress.set_postfix_str(_memory(), refresh=False)
+            progress.update(len(block))
+
+
+def _steps(
+    source: TextEncoder | VectorFiles,
+) -> tuple[Callable[[Sequence[Document]], Any], Callable[[Any], Encoded]]:
+    """Return what is done with a block while the last one is encoded, and what with that."""
+    if isinstance(source, VectorFiles):
+        return source.vectors, lambda encoded: encoded
+    if isinstance(source, TokenisingEncoder):
+        tokenise = source.tokenise_documents
+        return lambda block: tokenise(_contents(block)), source.encode_tokenised
+    return _contents, source.encode_documents
+
+
+def _contents(block: Sequence[Document]) -> list[str]:
+    return [document.content for document in block]
+
+
+def _memory() -> str:
+    resident = resident_bytes()
+    return "" if resident is None else f"{resident / 1e6:.0f} MB"
+
+
+def _blocks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    iterator = iter(documents)
+    while block := list(islice(iterator, size)):
+        yield block
