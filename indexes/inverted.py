@@ -40,7 +40,7 @@ LARGEST_SUM = 2**31 - 1
 
 FREQUENT = 5
 """A term of more than one document in this many has a row. A row takes a byte a document and a
-list five a posting, and adding a whole row is then the faster, too."""
+list five a posting, and adding a whole row is then no slower than adding a list."""
 
 _BLOCK = 1 << 22
 """Postings sorted at a time. Building takes about 80 bytes of memory for each, or for each posting
@@ -108,7 +108,7 @@ class InvertedIndex:
             ValueError: if a term is not below `vocabulary_size`.
             OSError: if the disk is full or fails.
         """
-        if (folder / "indptr.npy").exists():
+        if all((folder / f"{name}.npy").exists() for name in _FILES):
             raise FileExistsError(f"{folder} holds an index already; remove it first")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -153,7 +153,7 @@ class InvertedIndex:
                 continue
             postings = slice(self._indptr[term], self._indptr[term + 1])
             products = np.multiply(self._impacts[postings], factor, dtype=np.int32)
-            # Cast first: `at` would cast too, but bit by bit.
+            # Cast first: `at` would cast too, but more slowly.
             np.add.at(sums, self._ordinals[postings].astype(np.intp), products)
         candidates = _at_least_kth(sums, k)
         return top_k(sums[candidates].astype(np.float64) * unit, k, candidates)
@@ -248,7 +248,8 @@ def _merge(runs: _Runs, folder: Path, documents: int, block: int) -> None:
         row_file = new("rows", (len(frequent), documents))
         for first, end in _ranges(_indptr(runs.frequency), block):
             terms, ordinals, weights = runs.read(first, end)
-            np.maximum.at(steps, terms, weights / np.float64(LARGEST_IMPACT))
+            weights = weights.astype(np.float64)  # a 255th of a float32 may be 0
+            np.maximum.at(steps, terms, weights / LARGEST_IMPACT)
             impacts = np.ceil(weights / steps[terms]).clip(1, LARGEST_IMPACT).astype(np.uint8)
             for term in first + np.flatnonzero(is_frequent[first:end]):
                 own = slice(*np.searchsorted(terms, [term, term + 1]))
