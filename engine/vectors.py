@@ -25,7 +25,7 @@ from dupmae.engine.corpus import read_ids
 from dupmae.errors import DataError, SealError, UsageError
 from dupmae.indexes.npy import release_pages
 from dupmae.indexes.tensors import TensorFile, open_tensors
-from dupmae.types import Document, Encoded, Float32, Int32, SparseVectors, TextEncoder
+from dupmae.types import Document, Encoded, Float32, SparseVectors, TextEncoder
 
 _SHAPES = {"dense": 2, "indptr": 1, "terms": 1, "weights": 1}
 _DTYPES = {
@@ -101,25 +101,26 @@ class VectorFiles:
         Raises:
             DataError: if a document has no vectors, or they break a rule of `Encoded`.
         """
-        dense = np.empty((len(documents), self.dense_dim), np.float32)
-        rows = []
-        for place, document in enumerate(documents):
-            number = self._row(document.doc_id)
-            self._used[number] = True
-            index = bisect_right(self._starts, number) - 1
-            part, row = self._parts[index], number - self._starts[index]
+        found = [self._place(document.doc_id) for document in documents]
+        dense = np.empty((len(found), self.dense_dim), np.float32)
+        for place, (part, row) in enumerate(found):
             dense[place] = part.dense[row]
-            try:
-                if not np.isfinite(dense[place]).all():
-                    raise ValueError("dense vectors must be finite")
-                rows.append(part.sparse_row(row, self.vocabulary_size))
-            except ValueError as error:
-                raise DataError(
-                    f"{part.path}, row {row} (document {document.doc_id!r}): {error}"
-                ) from None
-        for part in self._parts:
-            part.release_pages()
-        return Encoded(dense, SparseVectors.from_rows(rows))
+        rows = [part.sparse_row(row) for part, row in found]
+        try:
+            return _checked(dense, rows, self.vocabulary_size)
+        except ValueError:
+            for place, (part, row) in enumerate(found):
+                one = slice(place, place + 1)
+                try:
+                    _checked(dense[one], rows[one], self.vocabulary_size)
+                except ValueError as error:
+                    raise DataError(
+                        f"{part.path}, row {row} (document {documents[place].doc_id!r}): {error}"
+                    ) from None
+            raise
+        finally:
+            for part in self._parts:
+                part.release_pages()
 
     def check_all_used(self) -> None:
         """Raise DataError if a row has not been asked for: the corpus lacks its document."""
@@ -147,12 +148,16 @@ class VectorFiles:
     ) -> None:
         self.close()
 
-    def _row(self, doc_id: str) -> int:
+    def _place(self, doc_id: str) -> tuple[_Part, int]:
+        """Return in which part, and which row of it, a document's vectors are."""
         found = self._rows.execute("SELECT row FROM ids WHERE doc_id = ?", (doc_id,)).fetchone()
         if found is None:
             names = ", ".join(str(part.path) for part in self._parts)
             raise DataError(f"document {doc_id!r} of the corpus has no vectors in {names}")
-        return int(found[0])
+        number = int(found[0])
+        self._used[number] = True
+        index = bisect_right(self._starts, number) - 1
+        return self._parts[index], number - self._starts[index]
 
     def _note_ids(self) -> None:
         self._rows.execute("PRAGMA journal_mode = OFF")
@@ -255,18 +260,10 @@ class _Part:
                 f"found {count}"
             )
 
-    def sparse_row(self, row: int, vocabulary_size: int) -> tuple[Int32, Float32]:
-        """Return terms and weights of a row, or raise ValueError if they break a rule."""
+    def sparse_row(self, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return terms and weights of a row, unchecked."""
         start, end = self.indptr[row], self.indptr[row + 1]
-        terms, weights = self.terms[start:end], self.weights[start:end].astype(np.float32)
-        if len(terms) and not 0 <= terms.min() <= terms.max() < vocabulary_size:
-            raise ValueError(
-                f"expected terms from 0 to {vocabulary_size - 1}, "
-                f"found {terms.min()} to {terms.max()}"
-            )
-        batch = SparseVectors.from_rows([(terms, weights)])
-        batch.check()
-        return batch.terms, batch.weights
+        return self.terms[start:end], self.weights[start:end]
 
     def release_pages(self) -> None:
         for array in (self.dense, self.terms, self.weights):
@@ -290,3 +287,17 @@ class _Part:
                 f"{self.path}: expected {len(self.terms)} weights, one a term, "
                 f"found {len(self.weights)}"
             )
+
+
+def _checked(
+    dense: Float32, rows: Sequence[tuple[NDArray[Any], NDArray[Any]]], vocabulary_size: int
+) -> Encoded:
+    """Join rows to a batch, or raise ValueError if one breaks a rule."""
+    if not np.isfinite(dense).all():
+        raise ValueError("dense vectors must be finite")
+    terms = np.concatenate([terms for terms, _ in rows])  # 64 bits may not fit in 32
+    if len(terms) and not 0 <= terms.min() <= terms.max() < vocabulary_size:
+        raise ValueError(
+            f"expected terms from 0 to {vocabulary_size - 1}, found {terms.min()} to {terms.max()}"
+        )
+    return Encoded(dense, SparseVectors.from_rows(rows).check())
