@@ -343,3 +343,5 @@ if __name__ == "__main__":
         main()
     except DupMAEError as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from there")
