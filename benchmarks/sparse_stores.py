@@ -3,7 +3,8 @@
     python benchmarks/sparse_stores.py --documents 10000 --documents 100000
 
 Prints a Markdown table. All stores answer the same queries in turn, so that whatever else the
-machine does disturbs all alike; run it with OMP_NUM_THREADS=1 to hold each to one thread.
+machine does disturbs all alike; run it with OMP_NUM_THREADS=1 to hold each to one thread. With
+--cpu-time a search counts the time that its thread ran, not what it waited for a busy machine.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from dupmae.indexes import (
 from dupmae.types import Encoded, Float32, Float64, Int32, SparseVectors
 
 T = TypeVar("T")
+Clock = Callable[[], float]
 
 VOCABULARY = 30_522
 
@@ -117,21 +119,23 @@ def draw_queries(
     return SparseVectors.from_rows(rows)
 
 
-def timed(action: Callable[[], T]) -> tuple[T, float]:
+def timed(action: Callable[[], T], clock: Clock = time.perf_counter) -> tuple[T, float]:
     """Return what an action gives, and in how many milliseconds."""
-    start = time.perf_counter()
+    start = clock()
     result = action()
-    return result, (time.perf_counter() - start) * 1e3
+    return result, (clock() - start) * 1e3
 
 
-def search_times(stores: dict[str, SparseIndex], queries: SparseVectors, k: int) -> Float64:
+def search_times(
+    stores: dict[str, SparseIndex], queries: SparseVectors, k: int, clock: Clock
+) -> Float64:
     """Return milliseconds (stores, queries): the median of repeats, stores taking turns."""
     times = np.empty((REPEATS, len(stores), len(queries)))
     for repeat in range(REPEATS):
         for number in range(len(queries)):
             query = queries.rows(number, number + 1)
             for place, store in enumerate(stores.values()):
-                times[repeat, place, number] = timed(partial(store.search, query, k))[1]
+                times[repeat, place, number] = timed(partial(store.search, query, k), clock)[1]
     return np.median(times, axis=0)
 
 
@@ -156,7 +160,9 @@ def open_stores(
     return stores, costs
 
 
-def measure(folder: Path, documents: int, queries: int, rng: np.random.Generator) -> list[str]:
+def measure(
+    folder: Path, documents: int, queries: int, rng: np.random.Generator, clock: Clock
+) -> list[str]:
     """Return the rows of the table for one number of documents."""
     forward = write_forward(folder / "forward", documents, rng)
     stores, costs = open_stores(folder, forward.sparse)
@@ -165,7 +171,7 @@ def measure(folder: Path, documents: int, queries: int, rng: np.random.Generator
         batch = draw_queries(forward, length, queries, rng)
         cells: dict[str, list[str]] = {name: [] for name in stores}
         for k in DEPTHS:
-            for name, times in zip(stores, search_times(stores, batch, k), strict=True):
+            for name, times in zip(stores, search_times(stores, batch, k, clock), strict=True):
                 percentiles = np.percentile(times, (50, 95, 99))
                 cells[name].append(" / ".join(f"{value:.2f}" for value in percentiles))
         for name in stores:
@@ -178,15 +184,18 @@ def measure(folder: Path, documents: int, queries: int, rng: np.random.Generator
 @click.option("--documents", multiple=True, type=int, default=[10_000, 100_000], show_default=True)
 @click.option("--queries", default=40, show_default=True, help="Of each length.")
 @click.option("--seed", default=0, show_default=True)
-def main(documents: tuple[int, ...], queries: int, seed: int) -> None:
+@click.option("--cpu-time", is_flag=True, help="Do not count what a search waits.")
+def main(documents: tuple[int, ...], queries: int, seed: int, cpu_time: bool) -> None:
     """Compare the inverted index, Tantivy and SciPy's exact product on the same vectors."""
     click.echo(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
+    clock = time.thread_time if cpu_time else time.perf_counter
     depths = [f"p50 / p95 / p99 ms, n = {k}" for k in DEPTHS]
     header = ["store", "N", "terms", "build s", "size MB", "open ms", *depths]
     click.echo("\n".join([f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]))
     for number in documents:
         with tempfile.TemporaryDirectory() as folder:
-            for row in measure(Path(folder), number, queries, np.random.default_rng(seed)):
+            rng = np.random.default_rng(seed)
+            for row in measure(Path(folder), number, queries, rng, clock):
                 click.echo(f"| {row} |")
 
 
