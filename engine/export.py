@@ -62,8 +62,11 @@ def export_index(folder: Path | str, path: Path | str) -> int:
     try:
         _write_corpus(segment / DOCUMENTS_NAME, corpus)
         write_tensors(path, tensors, settings)
-    except OSError as error:
-        raise DupMAEError(f"{path} could not be written: {error}") from error
+    except BaseException as error:  # ctrl-C too
+        corpus.unlink(missing_ok=True)  # else it would stand in the way of the next export
+        if isinstance(error, OSError):
+            raise DupMAEError(f"{path} could not be written: {error}") from error
+        raise
     return manifest.documents
 
 

@@ -20,7 +20,7 @@ from dupmae.engine import (
     read_corpus,
     read_manifest,
 )
-from dupmae.errors import DataError, IndexMissingError, SealError, UsageError
+from dupmae.errors import DataError, DupMAEError, IndexMissingError, SealError, UsageError
 from dupmae.indexes.tensors import Tensor, write_tensors
 from dupmae.types import Document
 
@@ -123,6 +123,18 @@ def test_an_export_replaces_no_file_and_wants_an_index(tmp_path: Path, encoded: 
         export_index(encoded, tmp_path / "vectors.bin")
     with pytest.raises(IndexMissingError):
         export_index(tmp_path / "none", tmp_path / "v.npz")
+
+
+def test_an_export_that_fails_leaves_nothing(
+    tmp_path: Path, encoded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("dupmae.engine.export.write_tensors", fail)
+    with pytest.raises(DupMAEError, match=r"out\.npz could not be written: No space left"):
+        export_index(encoded, tmp_path / "out.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["encoded"]
 
 
 def test_narrow_floats_and_wide_whole_numbers_are_taken(tmp_path: Path) -> None:
