@@ -28,7 +28,7 @@ from scipy.sparse import csr_array
 
 from dupmae.errors import IndexMissingError
 from dupmae.files import replacing
-from dupmae.indexes.npy import open_npy
+from dupmae.indexes.npy import open_npy, release_pages
 from dupmae.indexes.topk import top_k
 from dupmae.types import Float32, Float64, Int32, Int64, Ranking, SparseVectors
 
@@ -215,6 +215,8 @@ class _Runs:
             postings["ordinal"] = columns.indices + start
             postings["weight"] = columns.data
             file.write(postings.data)
+            release_pages(vectors.terms)
+            release_pages(vectors.weights)
             self._starts.append(int(vectors.indptr[start]))
             self._indptrs.append(columns.indptr.astype(np.int32))
         self.frequency = np.zeros(vocabulary_size, dtype=np.int64)
