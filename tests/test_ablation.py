@@ -138,8 +138,11 @@ def test_rows_are_made_measured_and_not_made_again(
 ) -> None:
     ran = []
 
-    def run_here(command: list[str], _: object) -> None:
+    def run_here(command: list[str], _: object, *, trunk: bool = False) -> None:
         ran.append(command)
+        assert trunk == (
+            command[0] == "recipes/mine_negatives.py" or command[1] in ("finetune", "eval")
+        )
         called = main if command[0] == "cli.py" else script(command[0]).main
         result = CliRunner().invoke(called, command[1:], catch_exceptions=False)
         assert result.exit_code == 0, result.output
@@ -224,3 +227,40 @@ def test_a_command_that_fails_ends_the_ablation(plan: Any) -> None:
     ablation.run(["-c", "import os; assert os.environ['OMP_NUM_THREADS'] == '1'"], plan)
     with pytest.raises(TrainingError, match="exit code 3 of: python -c"):
         ablation.run(["-c", "raise SystemExit(3)"], plan)
+
+
+def test_the_trunk_gives_what_the_whole_body_gives_and_reads_a_text_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trunk = script("recipes/ablation/trunk.py")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=30, num_hidden_layers=3, **shape)
+    model = BertModel(config, add_pooling_layer=False).eval()
+    ids = torch.tensor([[2, 7, 8, 9, 3], [2, 6, 3, 0, 0]])
+    mask = (ids > 0).long()
+    expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    kept = trunk.Trunk(2, tmp_path)
+    monkeypatch.setattr(BertModel, "forward", BertModel.forward)  # given back at the end
+    trunk.install(kept)
+    below, above = [], []
+    model.encoder.layer[0].register_forward_hook(lambda *seen: below.append(len(seen[1][0])))
+    model.encoder.layer[2].register_forward_hook(lambda *seen: above.append(len(seen[1][0])))
+
+    first = model(input_ids=ids[:1], attention_mask=mask[:1]).last_hidden_state
+    both = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    again = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(first, expected[:1])
+    torch.testing.assert_close(both[mask.bool()], expected[mask.bool()])
+    assert torch.equal(again, both)
+    assert (below, above) == ([1, 1], [1, 2, 2])
+
+    again.sum().backward()
+    assert model.encoder.layer[2].output.dense.weight.grad is not None
+    assert model.encoder.layer[1].output.dense.weight.grad is None
+
+    other = BertModel(config, add_pooling_layer=False).eval()  # its lower layers are others
+    wanted = other(input_ids=ids, attention_mask=mask).last_hidden_state
+    monkeypatch.undo()
+    whole = other(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(wanted[mask.bool()], whole[mask.bool()])

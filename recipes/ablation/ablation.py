@@ -8,6 +8,7 @@ would run it, one at a time, and measured by `eval`. What is finished is not run
 was interrupted goes on from its checkpoint. What is written:
 
     rows-N/, mined-N/            N rows of each training file, and the same with hard negatives
+    trunk/                       each text's states after the layers that no row trains
     untrained/ROW, seed-S/ROW    each row's run, with its model/ and eval/
     results.json                 a record for each row, seed and collection
 """
@@ -35,6 +36,9 @@ from dupmae.files import replacing
 
 RECIPES = "recipes/ablation"
 MINE = "recipes/mine_negatives.py"
+TRUNK = f"{RECIPES}/trunk.py"
+LOWER_LAYERS = 4
+"""`freeze_layers` of all rows: what these layers give is the same for all rows, and kept."""
 MINED_DEPTH = 20
 """Best documents of a query that its negative is drawn from, of one training file's rows."""
 EVAL_DEPTH = 100
@@ -155,7 +159,7 @@ class Ablation:
                 path.parent.mkdir(exist_ok=True)
                 collection, index = rows.with_suffix(""), path.with_suffix(".index")
                 given = [str(collection), str(path), "--index", str(index), "--model", str(model)]
-                run([MINE, *given, *depth], self)
+                run([MINE, *given, *depth], self, trunk=True)
                 shutil.rmtree(index)
 
     def make(self, row: Row, seed: int) -> None:
@@ -175,7 +179,7 @@ class Ablation:
             )
         begun_by.write_text(line, encoding="utf-8")
         if not (folder / "model").exists():
-            run(command, self)
+            run(command, self, trunk=row.config != "pretrain")  # masked anew at every step
         (folder / "checkpoint.pt").unlink(missing_ok=True)  # larger than the model
 
     def measure(self, row: Row, seed: int, collection: str) -> Record:
@@ -183,7 +187,7 @@ class Ablation:
         command = self.eval_command(row, seed, collection)
         place = self.folder(row, seed) / "eval" / collection.replace("/", "-")
         if not (place / "report.json").exists():
-            run(command, self)
+            run(command, self, trunk=True)
         shutil.rmtree(place / "index", ignore_errors=True)
         report = json.loads((place / "report.json").read_text(encoding="utf-8"))
         commands = [*(self.command(ancestor, seed) for ancestor in lineage(row)), command]
@@ -218,8 +222,8 @@ def shown(command: Sequence[str], start: str) -> str:
     return " ".join(["python", *words])
 
 
-def run(command: Sequence[str], ablation: Ablation) -> None:
-    """Run Python with these arguments to its end.
+def run(command: Sequence[str], ablation: Ablation, *, trunk: bool = False) -> None:
+    """Run Python with these arguments to its end, with `trunk` through `trunk.py`.
 
     Raises:
         TrainingError: it failed; what it said is on the screen.
@@ -230,7 +234,8 @@ def run(command: Sequence[str], ablation: Ablation) -> None:
     started = time.perf_counter()
     threads = str(ablation.threads)
     limits = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
-    process = subprocess.Popen([sys.executable, *command], env=os.environ | limits)
+    kept = [TRUNK, str(LOWER_LAYERS), str(ablation.out / "trunk")] if trunk else []
+    process = subprocess.Popen([sys.executable, *kept, *command], env=os.environ | limits)
     try:
         code = process.wait()
     except KeyboardInterrupt:
