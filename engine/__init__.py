@@ -5,9 +5,12 @@ from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus
 from dupmae.engine.explain import Explanation, TermMatch, explain
 from dupmae.engine.export import export_index
 from dupmae.engine.fusion import Weights
-from dupmae.engine.manifest import Manifest, read_manifest, verify_checksums
+from dupmae.engine.manifest import Manifest, read_manifest
+from dupmae.engine.merge import compact
 from dupmae.engine.search import SearchEngine
+from dupmae.engine.update import delete_documents
 from dupmae.engine.vectors import VectorFiles
+from dupmae.engine.verify import verify_index
 
 __all__ = [
     "Explanation",
@@ -17,11 +20,13 @@ __all__ = [
     "VectorFiles",
     "Weights",
     "build_index",
+    "compact",
     "corpus_hash",
     "count_documents",
+    "delete_documents",
     "explain",
     "export_index",
     "read_corpus",
     "read_manifest",
-    "verify_checksums",
+    "verify_index",
 ]

@@ -226,10 +226,14 @@ def test_corpora_in_odd_forms_are_read(here: Path, model: Path, form: str) -> No
     assert json.loads(result.stdout)["documents"] == 3
 
 
-def test_an_index_is_not_replaced_unless_asked(indexed: Path, corpus: Path, model: Path) -> None:
-    one_line(run("index", str(corpus), "--model", str(model)), 2, "--replace", "3")
-    again = run("index", str(corpus), "--replace", "--model", str(model))
-    assert again.exit_code == 0
+def test_index_adds_to_an_index_and_replaces_it_if_asked(
+    indexed: Path, here: Path, model: Path
+) -> None:
+    new = here / "new.jsonl"
+    new.write_text('{"_id": "sea", "text": "be"}\n{"_id": "new", "text": "ba"}\n')
+    command = ["index", str(new), "--json", "--model", str(model)]
+    assert json.loads(run(*command).stdout)["documents"] == 4
+    assert json.loads(run(*command, "--replace").stdout)["documents"] == 2
 
 
 def test_index_wants_a_corpus_or_the_demo(here: Path) -> None:
@@ -306,7 +310,7 @@ def test_ctrl_c_keeps_what_is_encoded_and_the_same_command_goes_on(
     ]
     fifo.unlink()
     fifo.write_text("".join(lines))
-    assert "indexed 700 documents" in run(*command).stderr
+    assert "dupmae.index holds 700 documents" in run(*command).stderr
     assert "going on after 512 documents that are encoded already" in caplog.messages
 
 
