@@ -19,8 +19,8 @@ import numpy as np
 
 from dupmae.engine.deletes import delete, read_live
 from dupmae.engine.journal import JOURNAL_NAME, Journal, Plan
-from dupmae.engine.leftovers import next_segment, remove_leftovers
-from dupmae.engine.lock import LOCK_NAME, writer_lock
+from dupmae.engine.leftovers import next_segment, refuse_other_files, remove_leftovers
+from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
@@ -88,7 +88,7 @@ def build_index(
     folder = Path(folder)
     if block_size < 1:
         raise UsageError(f"block_size must be at least 1, found {block_size}")
-    _refuse_other_files(folder)
+    refuse_other_files(folder)
     plan = Plan(
         segment="",
         encoder_name=encoder.name,
@@ -111,6 +111,7 @@ def build_index(
                 record = write_segment(folder, documents, encoder, journal, total=total)
                 manifest = _next_state(folder, before, record, plan, replace)
                 write_manifest(folder, manifest)
+                journal.remove()
             except BaseException as error:  # ctrl-C too
                 kept = _leave(folder, journal)
                 if kept and not isinstance(error, OSError):
@@ -118,7 +119,6 @@ def build_index(
                         "stopped after %d documents; the same command goes on from there", kept
                     )
                 raise
-            journal.remove()
             remove_leftovers(folder, manifest)
             return merge_if_due(folder, manifest)
     except OSError as error:
@@ -128,20 +128,6 @@ def build_index(
         elif kept:
             what += f"; the same command goes on after {kept} documents"
         raise DupMAEError(f"index {folder} could not be built: {error}; {what}") from error
-
-
-def _refuse_other_files(folder: Path) -> None:
-    """Raise UsageError if the folder holds something that no build has put there."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is a file; give an index folder, or a path where none is")
-    names = {path.name for path in folder.iterdir()}
-    if names and not names & {MANIFEST_NAME, LOCK_NAME}:
-        raise UsageError(
-            f"{folder} is no index but holds {min(names)!r}; give an index folder, an empty one, "
-            "or a path where none is"
-        )
 
 
 def _state(folder: Path, replace: bool) -> Manifest | None:
@@ -268,7 +254,6 @@ def _leave(folder: Path, journal: Journal) -> int | None:
     """
     with suppress(IndexMissingError):
         if _is_live(journal, read_manifest(folder)):
-            journal.remove()
             return None
     if journal.blocks:
         return journal.done.documents

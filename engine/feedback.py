@@ -78,7 +78,8 @@ def _mixed_terms(view: View, ordinals: Sequence[int], relevance: Float64) -> tup
         terms.append(own)
         weights.append(share * _unit(weighed))
     distinct, places = np.unique(np.concatenate(terms), return_inverse=True)
-    mixture: Float64 = np.bincount(places, np.concatenate(weights), minlength=len(distinct))
+    mixture = np.zeros(len(distinct))
+    np.add.at(mixture, places, np.concatenate(weights))
     kept = np.sort(np.argsort(-mixture, kind="stable")[:FEEDBACK_TERMS])
     return distinct[kept], mixture[kept]
 

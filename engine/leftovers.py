@@ -1,7 +1,7 @@
-"""What no manifest names: files of former states, and what a writer that was killed has left.
+"""What no manifest names: files of former states, of killed writers, and of other programs.
 
-Only a writer, who holds the lock, removes them; and names are never used twice, so that a reader
-who still opens a former state finds its files or none.
+Only a writer, who holds the lock, removes the first two; and names are never used twice, so that a
+reader who still opens a former state finds its files or none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,29 @@ from contextlib import suppress
 from pathlib import Path
 
 from dupmae.engine.journal import Journal
-from dupmae.engine.manifest import DELETES_NAME, SEGMENTS_NAME, Manifest, segment_name
+from dupmae.engine.lock import LOCK_NAME
+from dupmae.engine.manifest import (
+    DELETES_NAME,
+    MANIFEST_NAME,
+    SEGMENTS_NAME,
+    Manifest,
+    segment_name,
+)
+from dupmae.errors import UsageError
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Raise UsageError if the folder holds something that no writer has put there."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give an index folder, or a path where none is")
+    names = {path.name for path in folder.iterdir()}
+    if names and not names & {MANIFEST_NAME, LOCK_NAME}:
+        raise UsageError(
+            f"{folder} is no index but holds {min(names)!r}; give an index folder, an empty one, "
+            "or a path where none is"
+        )
 
 
 def next_segment(folder: Path, manifest: Manifest | None) -> str:
@@ -29,12 +51,15 @@ def remove_leftovers(folder: Path, manifest: Manifest | None) -> None:
         folder: whose lock the caller holds.
         manifest: the state; None if there is none.
     """
+    segments = () if manifest is None else manifest.segments
+    named = {segment.name for segment in segments}
+    deletes = {segment.deletes.path for segment in segments if segment.deletes}
     journal = Journal.read(folder)
-    named = set() if journal is None else {journal.plan.segment}
-    deletes = set()
-    for segment in () if manifest is None else manifest.segments:
-        named.add(segment.name)
-        deletes.add(segment.deletes and segment.deletes.path)
+    if journal is not None and journal.plan.segment in named:  # it was to be removed next
+        with suppress(OSError):
+            journal.remove()
+    elif journal is not None:
+        named.add(journal.plan.segment)
     for number in _numbers(folder):
         if segment_name(number) not in named:
             shutil.rmtree(folder / SEGMENTS_NAME / segment_name(number), ignore_errors=True)

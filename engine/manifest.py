@@ -127,7 +127,7 @@ def now() -> str:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Make `manifest` the state of the folder: afterwards either the old or the new one stands."""
     with replacing(folder / MANIFEST_NAME) as file:
-        file.write(_text(manifest))
+        file.write(manifest_content(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -193,7 +193,7 @@ def manifest_of(folder: Path, content: bytes) -> Manifest:
         manifest = _manifest(record)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(folder, f"{MANIFEST_NAME} is not a manifest ({error!r})") from error
-    if content != _text(manifest):
+    if content != manifest_content(manifest):
         raise damaged(folder, f"{MANIFEST_NAME} does not have the content that its checksum is of")
     return manifest
 
@@ -247,7 +247,7 @@ def _other_format(folder: Path, version: Any) -> IndexMissingError:
     )
 
 
-def _text(manifest: Manifest) -> bytes:
+def manifest_content(manifest: Manifest) -> bytes:
     """Return what the file holds: JSON with, at its end, the checksum of the JSON without it."""
     record = asdict(manifest)
     digest = hashlib.sha256(json.dumps(record).encode()).hexdigest()

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 from fakes import FakeEncoder
 
-from dupmae.engine import SearchEngine, build_index, corpus_hash, read_manifest, verify_index
+from dupmae.engine import (
+    SearchEngine,
+    build_index,
+    corpus_hash,
+    delete_documents,
+    read_manifest,
+    verify_index,
+)
 from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import write_manifest
 from dupmae.errors import DataError, DupMAEError, IndexMissingError, SealError, UsageError
@@ -238,6 +245,23 @@ def test_a_full_disk_at_any_step_is_one_clear_line_and_no_harm(
     assert answer(old_index) == ids(OLD)
     build_index(NEW, FakeEncoder(), old_index, replace=True)
     assert (answer(old_index), segments(old_index)) == (ids(NEW), ["000002"])
+
+
+def test_an_error_after_the_manifest_says_that_the_new_index_stands(
+    old_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(journal: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dupmae.engine.build.Journal.remove", fail)
+        with pytest.raises(DupMAEError, match=r"could not be built: .* yet it is complete"):
+            build_index(NEW, FakeEncoder(), old_index, replace=True)
+    assert answer(old_index) == ids(NEW)
+    assert (old_index / "JOURNAL.jsonl").exists()
+    delete_documents(old_index, ["new0"])
+    assert (answer(old_index), segments(old_index)) == (ids(NEW[1:]), ["000002"])
+    assert not (old_index / "JOURNAL.jsonl").exists()
 
 
 def test_ctrl_c_after_the_manifest_leaves_the_new_index(
