@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace as changed
 from pathlib import Path
 
-import numpy as np
-
-from dupmae.engine.deletes import delete, read_live
+from dupmae.engine.deletes import delete, live_without
 from dupmae.engine.journal import JOURNAL_NAME, Journal, Plan
 from dupmae.engine.leftovers import next_segment, refuse_other_files, remove_leftovers
 from dupmae.engine.lock import writer_lock
@@ -38,14 +36,14 @@ from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DupMAEError, IndexMissingError, SealError, UsageError
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.forward import ForwardWriter
-from dupmae.types import Bool, Document, TextEncoder
+from dupmae.types import Document, TextEncoder
 
 BLOCK_SIZE = 512
 """Documents encoded at once: enough for an encoder to sort them by length before it pads, and what
 a killed build loses at most."""
 
 _IDS = 1024
-"""Ids looked up at a time."""
+"""Ids read at a time."""
 
 logger = logging.getLogger(__name__)
 
@@ -89,14 +87,7 @@ def build_index(
     if block_size < 1:
         raise UsageError(f"block_size must be at least 1, found {block_size}")
     refuse_other_files(folder)
-    plan = Plan(
-        segment="",
-        encoder_name=encoder.name,
-        encoder_seal=encoder.seal,
-        dense_dim=encoder.dense_dim,
-        vocabulary_size=encoder.vocabulary_size,
-        block_size=block_size,
-    )
+    plan = _plan(encoder, block_size)
     kept: int | None = 0
     try:
         with writer_lock(folder):
@@ -128,6 +119,17 @@ def build_index(
         elif kept:
             what += f"; the same command goes on after {kept} documents"
         raise DupMAEError(f"index {folder} could not be built: {error}; {what}") from error
+
+
+def _plan(encoder: TextEncoder | VectorFiles, block_size: int) -> Plan:
+    return Plan(
+        segment="",  # named when the build begins
+        encoder_name=encoder.name,
+        encoder_seal=encoder.seal,
+        dense_dim=encoder.dense_dim,
+        vocabulary_size=encoder.vocabulary_size,
+        block_size=block_size,
+    )
 
 
 def _state(folder: Path, replace: bool) -> Manifest | None:
@@ -212,7 +214,8 @@ def _next_state(
     generation = max(int(record.name), 0 if before is None else before.generation + 1)
     segments: tuple[SegmentRecord, ...] = ()
     if before is not None and not replace:
-        segments = delete(folder, before, generation, _not_replaced(folder, before, record))
+        live = live_without(folder, before, _ids(folder, record), missing_ok=True)
+        segments = delete(folder, before, generation, live)
     return Manifest(
         generation=generation,
         created=now(),
@@ -224,27 +227,12 @@ def _next_state(
     )
 
 
-def _not_replaced(folder: Path, before: Manifest, record: SegmentRecord) -> dict[str, Bool]:
-    """Return which documents of the segments before stay, of those that lose some."""
-    stays: dict[str, Bool] = {}
-    with ExitStack() as stack:
-        new = _documents(stack, folder, record)
-        for old in before.segments:
-            texts, live = _documents(stack, folder, old), read_live(folder, old)
-            kept = np.ones(old.documents, dtype=np.bool_) if live is None else live
-            before_count = np.count_nonzero(kept)
-            for start in range(0, len(new), _IDS):
-                ids = new.ids(range(start, min(start + _IDS, len(new))))
-                kept[list(texts.find(ids).values())] = False
-            if np.count_nonzero(kept) < before_count:
-                stays[old.name] = kept
-    return stays
-
-
-def _documents(stack: ExitStack, folder: Path, record: SegmentRecord) -> DocumentStore:
-    store = DocumentStore.open(folder / SEGMENTS_NAME / record.name / DOCUMENTS_NAME)
-    stack.callback(store.close)
-    return store
+def _ids(folder: Path, record: SegmentRecord) -> Iterator[str]:
+    """Yield the ids of a segment's documents."""
+    path = folder / SEGMENTS_NAME / record.name / DOCUMENTS_NAME
+    with closing(DocumentStore.open(path)) as texts:
+        for start in range(0, len(texts), _IDS):
+            yield from texts.ids(range(start, min(start + _IDS, len(texts))))
 
 
 def _leave(folder: Path, journal: Journal) -> int | None:

@@ -6,14 +6,18 @@ of that generation. A later state that deletes more names a file of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from dupmae.engine.manifest import (
     DELETES_NAME,
+    DOCUMENTS_NAME,
+    SEGMENTS_NAME,
     Manifest,
     SegmentRecord,
     check_content,
@@ -21,9 +25,14 @@ from dupmae.engine.manifest import (
     describe_file,
     segment_name,
 )
+from dupmae.errors import DataError
 from dupmae.files import flush
+from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.npy import NpyWriter, open_npy
 from dupmae.types import Bool
+
+_IDS = 1024
+"""Ids looked up at a time."""
 
 
 def read_live(folder: Path, record: SegmentRecord) -> Bool | None:
@@ -44,6 +53,48 @@ def read_live(folder: Path, record: SegmentRecord) -> Bool | None:
     live = np.ones(record.documents, dtype=np.bool_)
     live[deleted] = False
     return live
+
+
+def live_without(
+    folder: Path, manifest: Manifest, doc_ids: Iterable[str], *, missing_ok: bool
+) -> dict[str, Bool]:
+    """Return which documents are live when some are deleted, of the segments that have these.
+
+    Args:
+        folder: of the index.
+        manifest: its state.
+        doc_ids: read once, in blocks; an id may repeat.
+        missing_ok: whether ids that no live document has are passed over.
+
+    Raises:
+        DataError: if no live document has one of the ids.
+    """
+    ids = iter(doc_ids)
+    with ExitStack() as stack:
+        texts, before, live = {}, {}, {}
+        for record in manifest.segments:
+            place = folder / SEGMENTS_NAME / record.name / DOCUMENTS_NAME
+            texts[record.name] = stack.enter_context(closing(DocumentStore.open(place)))
+            mask = read_live(folder, record)
+            before[record.name] = np.ones(record.documents, np.bool_) if mask is None else mask
+            live[record.name] = before[record.name].copy()
+        while block := list(islice(ids, _IDS)):
+            unknown = dict.fromkeys(block)
+            for name, store in texts.items():
+                for doc_id, ordinal in store.find(block).items():
+                    if before[name][ordinal]:
+                        live[name][ordinal] = False
+                        unknown.pop(doc_id, None)
+            if unknown and not missing_ok:
+                raise DataError(
+                    f"no document of index {folder} has the id {min(unknown)!r}; nothing is "
+                    "deleted (--missing-ok passes over such ids)"
+                )
+    return {
+        record.name: live[record.name]
+        for record in manifest.segments
+        if np.count_nonzero(live[record.name]) < record.live
+    }
 
 
 def delete(

@@ -103,13 +103,16 @@ def open_segments(
 ) -> dict[str, Segment]:
     """Open the segments of a state by name; those that are open already are used again.
 
+    An index may have been made anew in the folder's place, with the same names for other files.
+
     Raises:
         IndexMissingError: if a file is missing or damaged.
     """
     segments = {}
     for record in manifest.segments:
         known = opened.get(record.name)
-        segments[record.name] = (
-            Segment.open(folder, record) if known is None else known.at(folder, record)
-        )
+        if known is not None and known.record.files == record.files:
+            segments[record.name] = known.at(folder, record)
+        else:
+            segments[record.name] = Segment.open(folder, record)
     return segments

@@ -175,7 +175,8 @@ class SearchEngine:
             weights: of the first answer, and of feedback.
             view: of the documents to search; all of the newest generation if not given.
         """
-        view = view or self.view
+        if view is None:
+            view = self.view
         encoded = self.encoder.encode_queries(queries, view.corpus)
         if not weights.feedback:
             return encoded

@@ -5,24 +5,16 @@ Adding and replacing them is what `build.py` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
-from dupmae.engine.deletes import delete
+from dupmae.engine.deletes import delete, live_without
 from dupmae.engine.leftovers import remove_leftovers
 from dupmae.engine.lock import writer_lock
-from dupmae.engine.manifest import Manifest, now, read_manifest, write_manifest
+from dupmae.engine.manifest import now, read_manifest, write_manifest
 from dupmae.engine.merge import merge_if_due
-from dupmae.engine.opened import Segment, open_segments
-from dupmae.errors import DataError, DupMAEError
-from dupmae.types import Bool
-
-_IDS = 1024
-"""Ids looked up at a time."""
+from dupmae.errors import DupMAEError
 
 
 def delete_documents(
@@ -49,7 +41,7 @@ def delete_documents(
         with writer_lock(folder):
             before = read_manifest(folder)
             remove_leftovers(folder, before)
-            live = _live_without(folder, before, doc_ids, missing_ok)
+            live = live_without(folder, before, doc_ids, missing_ok=missing_ok)
             if not live:
                 return 0
             generation = before.generation + 1
@@ -63,44 +55,3 @@ def delete_documents(
         stands = read_manifest(folder).generation == before.generation
         what = "nothing is deleted" if stands else "yet the documents are deleted"
         raise DupMAEError(f"index {folder} could not be written: {error}; {what}") from error
-
-
-def _live_without(
-    folder: Path, manifest: Manifest, doc_ids: Iterable[str], missing_ok: bool
-) -> dict[str, Bool]:
-    """Return which documents are live when some are deleted, of the segments that have these."""
-    segments = open_segments(folder, manifest, {})
-    try:
-        live = {
-            name: np.ones(len(segment), np.bool_) if segment.live is None else segment.live.copy()
-            for name, segment in segments.items()
-        }
-        ids = iter(doc_ids)
-        while block := list(islice(ids, _IDS)):
-            unknown = _strike(segments, live, block)
-            if unknown and not missing_ok:
-                raise DataError(
-                    f"no document of index {folder} has the id {unknown[0]!r}; nothing is deleted "
-                    "(--missing-ok passes over such ids)"
-                )
-    finally:
-        for segment in segments.values():
-            segment.documents.close()
-    return {
-        name: kept
-        for name, kept in live.items()
-        if np.count_nonzero(kept) < segments[name].record.live
-    }
-
-
-def _strike(
-    segments: dict[str, Segment], live: dict[str, Bool], doc_ids: Sequence[str]
-) -> list[str]:
-    """Mark documents as not live, and return the ids that none has."""
-    unknown = dict.fromkeys(doc_ids)
-    for name, segment in segments.items():
-        found = segment.find(doc_ids)
-        live[name][list(found.values())] = False
-        for doc_id in found:
-            unknown.pop(doc_id, None)
-    return list(unknown)

@@ -278,6 +278,15 @@ def test_a_reload_opens_only_what_is_new(folder: Path, monkeypatch: pytest.Monke
         assert (len(engine), opened) == (40, [1])
 
 
+def test_a_reload_finds_an_index_that_was_made_in_the_place_of_a_removed_one(folder: Path) -> None:
+    with SearchEngine.open(folder, encoder()) as engine:
+        shutil.rmtree(folder)
+        build_index([document(n, 1) for n in range(3)], encoder(), folder)
+        assert names(folder) == [("000001", 3, 0)]
+        assert engine.reload()
+        assert engine.documents.get(range(3)) == [document(n, 1) for n in range(3)]
+
+
 def test_a_reload_that_fails_leaves_the_reader_as_it_was(folder: Path) -> None:
     with SearchEngine.open(folder, encoder()) as engine:
         before = engine.search("whale")
