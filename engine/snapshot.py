@@ -119,6 +119,7 @@ def _restored(path: Path, folder: Path) -> Manifest:
         for written in (*top.rglob("*"), top):
             if written.exists():
                 flush(written)
+    flush(folder)
     return manifest
 
 
