@@ -18,6 +18,7 @@ from dupmae.commands.adapt import adapt
 from dupmae.commands.evaluate import eval_command
 from dupmae.commands.export import export
 from dupmae.commands.index import index
+from dupmae.commands.maintain import compact, delete, info, restore, snapshot, verify
 from dupmae.commands.search import explain, search
 from dupmae.commands.train import finetune, pretrain
 from dupmae.errors import DupMAEError
@@ -49,5 +50,20 @@ def main(verbose: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-for command in (pretrain, finetune, adapt, index, export, search, explain, eval_command):
+for command in (
+    pretrain,
+    finetune,
+    adapt,
+    index,
+    export,
+    search,
+    explain,
+    eval_command,
+    info,
+    verify,
+    delete,
+    compact,
+    snapshot,
+    restore,
+):
     main.add_command(command)

@@ -1,13 +1,17 @@
 """The engine: builds an index folder and answers from it with a proof."""
 
 from dupmae.engine.build import build_index
-from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus
+from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus, read_id_file
 from dupmae.engine.explain import Explanation, TermMatch, explain
 from dupmae.engine.export import export_index
 from dupmae.engine.fusion import Weights
-from dupmae.engine.manifest import Manifest, read_manifest, verify_checksums
+from dupmae.engine.manifest import Manifest, read_manifest
+from dupmae.engine.merge import compact
 from dupmae.engine.search import SearchEngine
+from dupmae.engine.snapshot import restore_index, snapshot_index
+from dupmae.engine.update import delete_documents
 from dupmae.engine.vectors import VectorFiles
+from dupmae.engine.verify import verify_index
 
 __all__ = [
     "Explanation",
@@ -17,11 +21,16 @@ __all__ = [
     "VectorFiles",
     "Weights",
     "build_index",
+    "compact",
     "corpus_hash",
     "count_documents",
+    "delete_documents",
     "explain",
     "export_index",
     "read_corpus",
+    "read_id_file",
     "read_manifest",
-    "verify_checksums",
+    "restore_index",
+    "snapshot_index",
+    "verify_index",
 ]

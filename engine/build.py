@@ -1,39 +1,49 @@
-"""Building an index folder from a stream of documents, in memory bounded by a few blocks.
+"""Building and updating an index folder from a stream of documents, in memory of a few blocks.
 
-A build writes a new segment and makes it live by its last step, the manifest. Whatever ends it
+Both write a new segment, and make it live by their last step, the manifest. Whatever ends them
 before, ctrl-C, a full disk, a bad document, a kill, the old index stands as it was, and what was
-encoded is kept: the next build of the same encoder goes on after the last block whose documents
-are still the same, with the same result as if it had never stopped (see `journal.py`).
+encoded is kept: the next build of the same encoder goes on after the last block whose documents are
+still the same, with the same result as if it had never stopped (see `journal.py`).
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace as changed
 from pathlib import Path
 
+from dupmae.engine.deletes import delete, live_without
 from dupmae.engine.journal import JOURNAL_NAME, Journal, Plan
-from dupmae.engine.lock import LOCK_NAME, writer_lock
+from dupmae.engine.leftovers import next_segment, refuse_other_files, remove_leftovers
+from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
+    DOCUMENTS_NAME,
     FORWARD_NAME,
     MANIFEST_NAME,
     SEGMENTS_NAME,
     Manifest,
+    SegmentRecord,
+    now,
     read_manifest,
-    segment_name,
     write_manifest,
 )
+from dupmae.engine.merge import merge_if_due
 from dupmae.engine.segment import write_segment
 from dupmae.engine.vectors import VectorFiles
-from dupmae.errors import DupMAEError, IndexMissingError, UsageError
+from dupmae.errors import DupMAEError, IndexMissingError, SealError, UsageError
+from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.forward import ForwardWriter
 from dupmae.types import Document, TextEncoder
 
 BLOCK_SIZE = 512
 """Documents encoded at once: enough for an encoder to sort them by length before it pads, and what
 a killed build loses at most."""
+
+_IDS = 1024
+"""Ids read at a time."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +57,10 @@ def build_index(
     replace: bool = False,
     total: int | None = None,
 ) -> Manifest:
-    """Index documents in a folder; ordinals follow their order.
+    """Index documents in a folder, or add them to the index that is there.
+
+    Ordinals follow their order. A document whose id the index has already takes that one's place in
+    answers, and its own at the end of the order.
 
     Args:
         documents: read once, in a thread of its own; an error that reading raises ends the build
@@ -56,41 +69,40 @@ def build_index(
             manifest.
         folder: absent, empty, an index, or what a stopped build has left.
         block_size: documents encoded at once, ≥ 1; changes memory and speed only.
-        replace: whether an index that is there may be replaced. It stands until the new one is
-            complete, so the disk must hold both.
+        replace: whether to begin anew where an index is. It stands until the new one is complete,
+            so the disk must hold both.
         total: number of documents, if known, to tell the time left.
 
     Returns:
-        The manifest of the new index.
+        The manifest of the new state.
 
     Raises:
-        UsageError: if the folder holds an index and `replace` is not set, or holds other files.
+        UsageError: if the folder holds other files.
+        SealError: if it holds an index of another encoder and `replace` is not set.
         IndexMissingError: if it holds a damaged index and `replace` is not set.
         DataError: if there are no documents or an id repeats, or vectors are not of them.
-        DupMAEError: if the disk is full or cannot be written, or another build is writing there.
+        DupMAEError: if the disk is full or cannot be written, or another writer is at work there.
     """
     folder = Path(folder)
     if block_size < 1:
         raise UsageError(f"block_size must be at least 1, found {block_size}")
-    _refuse_other_files(folder)
-    plan = Plan(
-        generation=0,
-        encoder_name=encoder.name,
-        encoder_seal=encoder.seal,
-        dense_dim=encoder.dense_dim,
-        vocabulary_size=encoder.vocabulary_size,
-        block_size=block_size,
-    )
-    kept = 0
+    refuse_other_files(folder)
+    plan = _plan(encoder, block_size)
+    kept: int | None = 0
     try:
         with writer_lock(folder):
-            live = _live_generation(folder, replace)
+            before = _state(folder, replace)
+            if before is not None and not replace:
+                _check_seal(folder, before, plan)
             resumes = not isinstance(encoder, VectorFiles)
-            journal = (resumes and _unfinished(folder, live, plan)) or _begin(folder, live, plan)
+            journal = (resumes and _unfinished(folder, before, plan)) or _begin(
+                folder, before, plan
+            )
             try:
-                segment = _segment(folder, journal)
-                manifest = write_segment(segment, documents, encoder, journal, total=total)
+                record = write_segment(folder, documents, encoder, journal, total=total)
+                manifest = _next_state(folder, before, record, plan, replace)
                 write_manifest(folder, manifest)
+                journal.remove()
             except BaseException as error:  # ctrl-C too
                 kept = _leave(folder, journal)
                 if kept and not isinstance(error, OSError):
@@ -98,59 +110,59 @@ def build_index(
                         "stopped after %d documents; the same command goes on from there", kept
                     )
                 raise
-            journal.remove()
-            _remove_segments(folder, keep={manifest.generation})
-            return manifest
+            remove_leftovers(folder, manifest)
+            return merge_if_due(folder, manifest)
     except OSError as error:
-        onward = f"; the same command goes on after {kept} documents" if kept else ""
-        raise DupMAEError(
-            f"index {folder} could not be built: {error}; an index that was there is unchanged"
-            f"{onward}"
-        ) from error
+        what = "an index that was there is unchanged"
+        if kept is None:
+            what = "yet it is complete"
+        elif kept:
+            what += f"; the same command goes on after {kept} documents"
+        raise DupMAEError(f"index {folder} could not be built: {error}; {what}") from error
 
 
-def _refuse_other_files(folder: Path) -> None:
-    """Raise UsageError if the folder holds something that no build has put there."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is a file; give an index folder, or a path where none is")
-    names = {path.name for path in folder.iterdir()}
-    if names and not names & {MANIFEST_NAME, LOCK_NAME}:
-        raise UsageError(
-            f"{folder} is no index but holds {min(names)!r}; give an index folder, an empty one, "
-            "or a path where none is"
-        )
+def _plan(encoder: TextEncoder | VectorFiles, block_size: int) -> Plan:
+    return Plan(
+        segment="",  # named when the build begins
+        encoder_name=encoder.name,
+        encoder_seal=encoder.seal,
+        dense_dim=encoder.dense_dim,
+        vocabulary_size=encoder.vocabulary_size,
+        block_size=block_size,
+    )
 
 
-def _live_generation(folder: Path, replace: bool) -> int | None:
-    """Return the generation of the index that stands there; None if there is none, 0 if damaged.
+def _state(folder: Path, replace: bool) -> Manifest | None:
+    """Return the state of the index that stands there; None if there is none to add to.
 
     Raises:
-        UsageError: if an index stands there and must not be replaced.
-        IndexMissingError: if a damaged one does.
+        IndexMissingError: if it is damaged and must not be replaced.
     """
     try:
-        live = read_manifest(folder)
+        return read_manifest(folder)
     except IndexMissingError:
-        if not (folder / MANIFEST_NAME).exists():
+        if replace or not (folder / MANIFEST_NAME).exists():
             return None
-        if not replace:
-            raise
-        return 0
-    if not replace:
-        raise UsageError(
-            f"{folder} holds an index of {live.documents} documents already; "
-            "use --replace to build it anew, or name another folder"
+        raise
+
+
+def _check_seal(folder: Path, manifest: Manifest, plan: Plan) -> None:
+    if manifest.encoder_seal != plan.encoder_seal:
+        raise SealError(
+            f"index {folder} holds documents by encoder {manifest.encoder_name} "
+            f"(seal {manifest.encoder_seal[:12]}), to which {plan.encoder_name} "
+            f"(seal {plan.encoder_seal[:12]}) cannot add; load that encoder, or use --replace to "
+            "build the index anew"
         )
-    return live.generation
 
 
-def _unfinished(folder: Path, live: int | None, plan: Plan) -> Journal | None:
+def _unfinished(folder: Path, before: Manifest | None, plan: Plan) -> Journal | None:
     """Return the journal of a stopped build of the same vectors, if its blocks are there."""
     journal = Journal.read(folder)
-    if journal is None or not journal.blocks or live in (0, journal.plan.generation):
+    if journal is None or not journal.blocks or _is_live(journal, before):
         return None
+    if before is None and (folder / MANIFEST_NAME).exists():
+        return None  # with a damaged manifest nobody knows what is live
     if not journal.plan.same_vectors(plan):
         logger.warning(
             "%s holds the %d first documents of a build that was stopped, by encoder %s (seal %s) "
@@ -163,57 +175,78 @@ def _unfinished(folder: Path, live: int | None, plan: Plan) -> Journal | None:
         )
         return None
     keep = (journal.done.documents, journal.done.nonzeros)
-    forward = _segment(folder, journal) / FORWARD_NAME
+    forward = _place(folder, journal) / FORWARD_NAME
     try:
         ForwardWriter(forward, plan.dense_dim, plan.vocabulary_size, keep=keep).abandon()
     except IndexMissingError as error:
         logger.warning("%s: what a stopped build has left is damaged (%s)", folder, error)
         return None
     journal.cut(len(journal.blocks))  # a line that was not written to its end goes
-    _remove_segments(folder, keep={live, journal.plan.generation})
+    _clean(folder, before)
     return journal
 
 
-def _begin(folder: Path, live: int | None, plan: Plan) -> Journal:
+def _begin(folder: Path, before: Manifest | None, plan: Plan) -> Journal:
     """Begin a new segment; remove what stopped builds have left."""
     (folder / JOURNAL_NAME).unlink(missing_ok=True)  # before the segment that it is about
-    if live != 0:  # with a damaged manifest any segment may be the one worth saving
-        _remove_segments(folder, keep={live})
-    generation = max(_generations(folder), default=0) + 1
-    return Journal.begin(folder, changed(plan, generation=generation))
+    _clean(folder, before)
+    return Journal.begin(folder, changed(plan, segment=next_segment(folder, before)))
 
 
-def _segment(folder: Path, journal: Journal) -> Path:
-    return folder / SEGMENTS_NAME / segment_name(journal.plan.generation)
+def _clean(folder: Path, before: Manifest | None) -> None:
+    if before is not None or not (folder / MANIFEST_NAME).exists():
+        remove_leftovers(folder, before)  # with a damaged manifest any file may be worth saving
 
 
-def _leave(folder: Path, journal: Journal) -> int:
-    """Keep what a build that was ended has encoded, and return how many documents; or clean up."""
-    try:
-        if read_manifest(folder).generation == journal.plan.generation:
-            journal.remove()  # it was ended when all was done
-            return 0
-    except IndexMissingError:
-        pass
+def _is_live(journal: Journal, manifest: Manifest | None) -> bool:
+    segments = () if manifest is None else manifest.segments
+    return journal.plan.segment in {segment.name for segment in segments}
+
+
+def _place(folder: Path, journal: Journal) -> Path:
+    return folder / SEGMENTS_NAME / journal.plan.segment
+
+
+def _next_state(
+    folder: Path, before: Manifest | None, record: SegmentRecord, plan: Plan, replace: bool
+) -> Manifest:
+    """Return the state with a new segment; its documents replace those of the same ids, or all."""
+    generation = max(int(record.name), 0 if before is None else before.generation + 1)
+    segments: tuple[SegmentRecord, ...] = ()
+    if before is not None and not replace:
+        live = live_without(folder, before, _ids(folder, record), missing_ok=True)
+        segments = delete(folder, before, generation, live)
+    return Manifest(
+        generation=generation,
+        created=now(),
+        encoder_name=plan.encoder_name,
+        encoder_seal=plan.encoder_seal,
+        dense_dim=plan.dense_dim,
+        vocabulary_size=plan.vocabulary_size,
+        segments=(*segments, record),
+    )
+
+
+def _ids(folder: Path, record: SegmentRecord) -> Iterator[str]:
+    """Yield the ids of a segment's documents."""
+    path = folder / SEGMENTS_NAME / record.name / DOCUMENTS_NAME
+    with closing(DocumentStore.open(path)) as texts:
+        for start in range(0, len(texts), _IDS):
+            yield from texts.ids(range(start, min(start + _IDS, len(texts))))
+
+
+def _leave(folder: Path, journal: Journal) -> int | None:
+    """Keep what a build that was ended has encoded, and return how many documents; or clean up.
+
+    None if it was ended when all was done.
+    """
+    with suppress(IndexMissingError):
+        if _is_live(journal, read_manifest(folder)):
+            return None
     if journal.blocks:
         return journal.done.documents
     journal.remove()
-    shutil.rmtree(_segment(folder, journal), ignore_errors=True)
-    segments = folder / SEGMENTS_NAME
-    if segments.exists() and not any(segments.iterdir()):
-        segments.rmdir()
+    shutil.rmtree(_place(folder, journal), ignore_errors=True)
+    with suppress(OSError):  # not empty
+        (folder / SEGMENTS_NAME).rmdir()
     return 0
-
-
-def _remove_segments(folder: Path, keep: set[int | None]) -> None:
-    """Remove all other segments. What a reader still holds open, on Windows, stays for now."""
-    for generation in _generations(folder):
-        if generation not in keep:
-            shutil.rmtree(folder / SEGMENTS_NAME / segment_name(generation), ignore_errors=True)
-
-
-def _generations(folder: Path) -> list[int]:
-    """Return the generations of which a segment, whole or not, is there."""
-    names = [path.name for path in (folder / SEGMENTS_NAME).glob("*")]
-    numbers = [int(name) for name in names if name.isascii() and name.isdigit()]
-    return [number for number in numbers if segment_name(number) in names]

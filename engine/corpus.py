@@ -76,6 +76,23 @@ def read_ids(path: Path) -> Iterator[str]:
         yield _string(_json_object(line, where), "_id", where)
 
 
+def read_id_file(path: Path) -> Iterator[str]:
+    """Yield the ids of a file: one a line, or if its name says .jsonl the `_id` of each line.
+
+    Raises:
+        DataError: if the file cannot be read, or is not UTF-8.
+    """
+    if ".jsonl" in path.suffixes:
+        yield from read_ids(path)
+        return
+    for number, line in _lines(path):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            where = f"{path}, line {number}"
+            raise DataError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from None
+
+
 class CorpusHash:
     """A digest of documents in their order, equal exactly if all their fields are."""
 

@@ -71,18 +71,20 @@ def explain(
         UsageError: if a weight is out of its range.
     """
     weights = engine.choose_weights(dense_weight, sparse_weight, feedback)
-    ordinal = engine.documents.ordinal(doc_id)
-    encoded = engine.encode([query], weights)
+    view = engine.view  # one state throughout, whoever reloads meanwhile
+    ordinal = view.documents.ordinal(doc_id)
+    encoded = engine.encode([query], weights, view)
     terms, term_weights = encoded.sparse.row(0)
-    dense, sparse = engine.forward.score(
-        encoded.dense[0], terms, term_weights, np.arange(len(engine))
-    )
+    dense, sparse = view.score(encoded.dense[0], terms, term_weights, np.arange(len(view)))
     scores = weights.combine(dense, sparse)
     ahead = np.count_nonzero(scores > scores[ordinal])
     tied_ahead = np.count_nonzero(scores[:ordinal] == scores[ordinal])
-    shared, in_query, in_document = engine.forward.term_contributions(terms, term_weights, ordinal)
-    lacking = ~np.isin(terms, shared)
-    matches = _matches(engine, shared, in_query, in_document)
+    own, own_weights = view.sparse_row(ordinal)
+    shared, in_query, in_document = np.intersect1d(
+        terms, own, assume_unique=True, return_indices=True
+    )
+    lacking = ~np.isin(terms, own)
+    matches = _matches(engine, shared, term_weights[in_query], own_weights[in_document])
     missing = _matches(engine, terms[lacking], term_weights[lacking], np.zeros(lacking.sum()))
     return Explanation(
         query=query,

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.engine.manifest import DOCUMENTS_NAME, FORWARD_NAME, read_manifest, segment_folder
+from dupmae.engine.manifest import Manifest, read_state
+from dupmae.engine.opened import Segment, open_segments
 from dupmae.errors import DupMAEError, UsageError
 from dupmae.files import replacing
-from dupmae.indexes.documents import DocumentStore
-from dupmae.indexes.forward import ForwardStore
-from dupmae.indexes.npy import release_pages
 from dupmae.indexes.tensors import Tensor, check_name, write_tensors
-from dupmae.types import Document
+from dupmae.types import Document, Encoded
 
 _DOCUMENTS = 1024
 """Documents written at a time."""
-_BYTES = 1 << 22
-"""Of an array, written at a time."""
 
 
 def export_index(folder: Path | str, path: Path | str) -> int:
@@ -45,40 +42,61 @@ def export_index(folder: Path | str, path: Path | str) -> int:
     for file in (path, corpus):
         if file.exists():
             raise UsageError(f"{file} is there already; remove it, or export to another name")
-    manifest = read_manifest(folder)
-    segment = segment_folder(folder, manifest)
-    store = ForwardStore.open(segment / FORWARD_NAME)
-    tensors = [
-        _tensor("indptr", store.sparse.indptr),
-        _tensor("dense", store.dense),
-        _tensor("terms", store.sparse.terms),
-        _tensor("weights", store.sparse.weights),
-    ]
-    settings = {
-        "encoder": manifest.encoder_name,
-        "seal": manifest.encoder_seal,
-        "vocabulary_size": str(manifest.vocabulary_size),
-    }
+    manifest, segments = read_state(
+        folder, lambda state: (state, list(open_segments(folder, state, {}).values()))
+    )
     try:
-        _write_corpus(segment / DOCUMENTS_NAME, corpus)
-        write_tensors(path, tensors, settings)
+        _write_corpus(segments, corpus)
+        write_tensors(path, _tensors(manifest, segments), _settings(manifest))
     except BaseException as error:  # ctrl-C too
         corpus.unlink(missing_ok=True)  # else it would stand in the way of the next export
         if isinstance(error, OSError):
             raise DupMAEError(f"{path} could not be written: {error}") from error
         raise
+    finally:
+        for segment in segments:
+            segment.documents.close()
     return manifest.documents
 
 
-def _write_corpus(documents: Path, corpus: Path) -> None:
-    store = DocumentStore.open(documents)
-    try:
-        with replacing(corpus) as file:
-            for start in range(0, len(store), _DOCUMENTS):
-                block = store.get(range(start, min(start + _DOCUMENTS, len(store))))
+def _settings(manifest: Manifest) -> dict[str, str]:
+    return {
+        "encoder": manifest.encoder_name,
+        "seal": manifest.encoder_seal,
+        "vocabulary_size": str(manifest.vocabulary_size),
+    }
+
+
+def _write_corpus(segments: Sequence[Segment], corpus: Path) -> None:
+    with replacing(corpus) as file:
+        for segment in segments:
+            for block in segment.texts(_DOCUMENTS):
                 file.writelines(map(_line, block))
-    finally:
-        store.close()
+
+
+def _tensors(manifest: Manifest, segments: Sequence[Segment]) -> list[Tensor]:
+    """Return what is to be written of all live documents, in their order."""
+    lengths = [
+        np.diff(segment.forward.sparse.indptr)[segment.live_ordinals()] for segment in segments
+    ]
+    indptr = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
+    shape, nonzeros = (manifest.documents, manifest.dense_dim), (int(indptr[-1]),)
+    return [
+        Tensor("indptr", indptr.dtype, indptr.shape, [indptr]),
+        Tensor("dense", np.dtype(np.float32), shape, _rows(segments, lambda e: e.dense)),
+        Tensor("terms", np.dtype(np.int32), nonzeros, _rows(segments, lambda e: e.sparse.terms)),
+        Tensor(
+            "weights", np.dtype(np.float32), nonzeros, _rows(segments, lambda e: e.sparse.weights)
+        ),
+    ]
+
+
+def _rows(
+    segments: Sequence[Segment], part: Callable[[Encoded], NDArray[Any]]
+) -> Iterator[NDArray[Any]]:
+    for segment in segments:
+        for encoded in segment.vectors(_DOCUMENTS):
+            yield part(encoded)
 
 
 def _line(document: Document) -> bytes:
@@ -88,14 +106,3 @@ def _line(document: Document) -> bytes:
     if document.metadata:
         record["metadata"] = dict(document.metadata)
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-
-
-def _tensor(name: str, array: NDArray[Any]) -> Tensor:
-    return Tensor(name, array.dtype, array.shape, _blocks(array))
-
-
-def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    rows = max(1, _BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        yield array[start : start + rows]
-        release_pages(array)

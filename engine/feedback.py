@@ -24,8 +24,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dupmae.indexes.forward import ForwardStore
-from dupmae.types import Encoded, Float32, Float64, Int32, Ranking, SparseVectors
+from dupmae.engine.view import View
+from dupmae.types import CorpusStatistics, Encoded, Float32, Float64, Int32, Ranking, SparseVectors
 
 FEEDBACK_DOCUMENTS = 10
 """m, documents that are looked at; RM3's usual number."""
@@ -35,16 +35,14 @@ TEMPERATURE = 0.02
 """τ, relative to the best score: 2 % behind the best is e times less probable."""
 
 
-def feed_back(
-    queries: Encoded, answers: Sequence[Ranking], forward: ForwardStore, weight: float
-) -> Encoded:
+def feed_back(queries: Encoded, answers: Sequence[Ranking], view: View, weight: float) -> Encoded:
     """Return each query moved towards the best documents of its answer.
 
     Args:
         queries: m encoded queries.
         answers: of each, its best documents with exact scores; FEEDBACK_DOCUMENTS are read. A
             query whose best score is not above 0 stays as it is.
-        forward: where the documents' vectors lie.
+        view: where the documents' vectors lie.
         weight: β ≥ 0.
     """
     dense = queries.dense.copy()
@@ -54,10 +52,10 @@ def feed_back(
         if len(answer) and answer.scores[0] > 0:
             ordinals = answer.ordinals[:FEEDBACK_DOCUMENTS]
             relevance = _relevance(answer.scores[:FEEDBACK_DOCUMENTS])
-            mixture = relevance @ forward.dense[ordinals].astype(np.float64)
+            mixture = relevance @ view.dense_rows(ordinals).astype(np.float64)
             dense[query] = _moved(dense[query].astype(np.float64), mixture, weight)
             terms, weights = _moved_terms(
-                terms, weights, *_mixed_terms(forward, ordinals.tolist(), relevance), weight
+                terms, weights, *_mixed_terms(view, ordinals.tolist(), relevance), weight
             )
         rows.append((terms, weights))
     return Encoded(dense, SparseVectors.from_rows(rows))
@@ -66,30 +64,30 @@ def feed_back(
 def _relevance(scores: Float64) -> Float64:
     """Return p (m,), which adds up to 1, of falling scores of which the first is above 0."""
     odds: Float64 = np.exp((scores / scores[0] - 1) / TEMPERATURE)
-    return odds / odds.sum()
+    relevance: Float64 = odds / odds.sum()
+    return relevance
 
 
-def _mixed_terms(
-    forward: ForwardStore, ordinals: Sequence[int], relevance: Float64
-) -> tuple[Int32, Float64]:
+def _mixed_terms(view: View, ordinals: Sequence[int], relevance: Float64) -> tuple[Int32, Float64]:
     """Return the mixture's heaviest terms, increasing, and their weights; ties by term."""
     terms: list[Int32] = []
     weights: list[Float64] = []
     for ordinal, share in zip(ordinals, relevance.tolist(), strict=True):
-        own, in_document = forward.sparse.row(ordinal)
-        weighed = in_document * _idf(forward, own)
+        own, in_document = view.sparse_row(ordinal)
+        weighed = in_document * _idf(view.corpus, own)
         terms.append(own)
         weights.append(share * _unit(weighed))
     distinct, places = np.unique(np.concatenate(terms), return_inverse=True)
-    mixture = np.bincount(places, np.concatenate(weights), minlength=len(distinct))
+    mixture = np.zeros(len(distinct))
+    np.add.at(mixture, places, np.concatenate(weights))
     kept = np.sort(np.argsort(-mixture, kind="stable")[:FEEDBACK_TERMS])
     return distinct[kept], mixture[kept]
 
 
-def _idf(forward: ForwardStore, terms: Int32) -> Float64:
+def _idf(corpus: CorpusStatistics, terms: Int32) -> Float64:
     """Return log(1 + (N − df + ½) / (df + ½)), BM25's idf in this index, which is above 0."""
-    frequency = forward.frequency[terms]
-    idf: Float64 = np.log1p((len(forward) - frequency + 0.5) / (frequency + 0.5))
+    frequency = corpus.frequency[terms]
+    idf: Float64 = np.log1p((corpus.documents - frequency + 0.5) / (frequency + 0.5))
     return idf
 
 

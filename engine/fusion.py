@@ -28,7 +28,6 @@ from typing import Protocol, overload
 import numpy as np
 
 from dupmae.errors import UsageError
-from dupmae.indexes.base import DenseIndex, SparseIndex
 from dupmae.indexes.topk import top_k
 from dupmae.types import Encoded, Float32, Float64, Int32, Int64, Ranking, SparseVectors
 
@@ -54,6 +53,30 @@ class ForwardScorer(Protocol):
         self, dense_query: Float32, query_terms: Int32, query_weights: Float32, ordinals: Int64
     ) -> tuple[Float64, Float64]:
         """Return ⟨q, d⟩ of the dense and of the sparse vectors, each (m,), for m documents."""
+        ...
+
+
+class DenseLists(Protocol):
+    """What fusion needs of a dense candidate store; see `dupmae.indexes.base.DenseIndex`."""
+
+    def __len__(self) -> int: ...
+
+    def search(self, queries: Float32, k: int) -> list[Ranking]:
+        """Return min(k, N) documents a query, best first."""
+        ...
+
+    def error_bound(self, query: Float32) -> float:
+        """Return by how much a true ⟨q, d⟩ can exceed what is listed."""
+        ...
+
+
+class SparseLists(Protocol):
+    """What fusion needs of a sparse candidate store; see `dupmae.indexes.base.SparseIndex`."""
+
+    def __len__(self) -> int: ...
+
+    def search(self, queries: SparseVectors, k: int) -> list[Ranking]:
+        """Return at most k documents a query that share a term with it, best first."""
         ...
 
 
@@ -94,8 +117,8 @@ class Stores:
     """The forward store and the two candidate stores made from it."""
 
     forward: ForwardScorer
-    dense: DenseIndex
-    sparse: SparseIndex
+    dense: DenseLists
+    sparse: SparseLists
 
     def __post_init__(self) -> None:
         lengths = (len(self.forward), len(self.dense), len(self.sparse))
@@ -213,7 +236,7 @@ def _read_lists(
 
 
 def _dense_lists(
-    queries: Float32, index: DenseIndex, weights: Weights, depth: int
+    queries: Float32, index: DenseLists, weights: Weights, depth: int
 ) -> list[_Listing]:
     """List the dense store's best; an unused store lists nothing and adds nothing to a bound."""
     if weights.dense == 0:
@@ -228,7 +251,7 @@ def _dense_lists(
 
 
 def _sparse_lists(
-    queries: SparseVectors, index: SparseIndex, weights: Weights, depth: int
+    queries: SparseVectors, index: SparseLists, weights: Weights, depth: int
 ) -> list[_Listing]:
     """List the sparse store's best; a query without terms, or of weight 0, is not even asked."""
     listings = [_Listing(_NO_ORDINALS, 0.0)] * len(queries)

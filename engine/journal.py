@@ -1,6 +1,6 @@
 """JOURNAL.jsonl: which blocks of an unfinished build are safe on the disk.
 
-    {"generation": 2, "encoder_seal": "3f2a…", "dense_dim": 384, …, "block_size": 512}
+    {"segment": "000002", "encoder_seal": "3f2a…", "dense_dim": 384, …, "block_size": 512}
     {"documents": 512, "nonzeros": 61044, "corpus_hash": "91bc…"}
     {"documents": 1024, "nonzeros": 120733, "corpus_hash": "77d0…"}
 
@@ -27,7 +27,7 @@ JOURNAL_NAME = "JOURNAL.jsonl"
 class Plan:
     """What is being built; the blocks of equal plans on equal documents are equal."""
 
-    generation: int
+    segment: str
     encoder_name: str
     encoder_seal: str
     dense_dim: int
@@ -36,7 +36,7 @@ class Plan:
 
     def same_vectors(self, other: Plan) -> bool:
         """Return whether the blocks of one build can be used in the other."""
-        ignored = {"generation": 0, "encoder_name": ""}
+        ignored = {"segment": "", "encoder_name": ""}
         return asdict(self) | ignored == asdict(other) | ignored
 
 

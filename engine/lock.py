@@ -49,7 +49,7 @@ def _open_locked(path: Path) -> int:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise DupMAEError(
-                f"another build (process {holder or 'unknown'}) is writing to {path.parent}; "
+                f"another writer (process {holder or 'unknown'}) is at work in {path.parent}; "
                 "wait for it to end"
             )
         with suppress(FileNotFoundError):

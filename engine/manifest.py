@@ -6,185 +6,276 @@
     my.index/segments/000001/forward/           vectors: see `dupmae.indexes.forward`
     my.index/segments/000001/tantivy/           sparse candidates: `dupmae.indexes.tantivy_store`
     my.index/segments/000001/documents.sqlite   ids and texts: `dupmae.indexes.documents`
+    my.index/deletes/000002-000001.npy          see `deletes.py`
 
-The manifest names the live segment with every file's size and checksum, the encoder's seal, and
-what was indexed. A segment that no manifest names does not exist: a build that is killed at any
-moment leaves the old state. Sizes are checked whenever a manifest is read; checksums only when
-asked, since that reads the whole index.
+The manifest names the live segments with every file's size and checksum, what is deleted of each,
+and the encoder's seal. A file that no manifest names does not exist: a writer that is killed at any
+moment leaves the old state. No other file is ever changed, so a reader keeps the state it opened.
+Sizes are checked whenever a manifest is read; checksums only when asked, since that reads it all.
+`docs/index-format.md` says all of this for other programs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from dupmae.errors import IndexMissingError
-from dupmae.files import flush, replacing
+from dupmae.files import replacing
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
+DELETES_NAME = "deletes"
 FORWARD_NAME = "forward"
 SPARSE_NAME = "tantivy"
 DOCUMENTS_NAME = "documents.sqlite"
 
 _HASH_BLOCK = 1 << 20
 
+Record = TypeVar("Record")
+Opened = TypeVar("Opened")
+
 
 @dataclass(frozen=True, slots=True)
-class SegmentFile:
-    """A file of a segment: `path` relative to its folder with "/", length in bytes, checksum."""
+class StoredFile:
+    """A file of an index: `path` from its folder with "/", length in bytes, checksum."""
 
     path: str
     size: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.path).parts
+        if not parts or parts[0] not in {SEGMENTS_NAME, DELETES_NAME} or ".." in parts:
+            raise ValueError(f"{self.path!r} is no file of an index")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """What the manifest says of a live segment."""
+
+    name: str
+    """Of its folder below `segments/`; never used twice."""
+    documents: int
+    """As written, those included that were deleted since."""
+    deleted: int
+    corpus_hash: str
+    """`dupmae.engine.corpus_hash` of the documents as written."""
+    files: tuple[StoredFile, ...]
+    deletes: StoredFile | None
+    """Names the deleted documents; None if there are none."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.deleted < self.documents or (self.deletes is None) != (self.deleted == 0):
+            raise ValueError(f"segment {self.name} has {self.deleted} of {self.documents} deleted")
+
+    @property
+    def live(self) -> int:
+        """How many of its documents are not deleted; at least one."""
+        return self.documents - self.deleted
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The state of an index folder."""
+    """The state of an index folder; documents are in the order of segments and, there, of rows."""
 
     generation: int
-    """Counts the states of the folder from 1; the live segment is named after it."""
+    """Rises with every state, and is at least the number of each segment."""
     created: str
-    """When the build ended: ISO 8601, UTC."""
+    """When this state was made: ISO 8601, UTC."""
     encoder_name: str
     encoder_seal: str
-    documents: int
-    corpus_hash: str
-    """`dupmae.engine.corpus_hash` of the documents."""
     dense_dim: int
     vocabulary_size: int
-    files: tuple[SegmentFile, ...]
+    segments: tuple[SegmentRecord, ...]
     format_version: int = FORMAT_VERSION
 
     @property
-    def segment(self) -> str:
-        """Name of the live segment's folder below `segments/`."""
-        return segment_name(self.generation)
+    def documents(self) -> int:
+        """How many documents there are, deleted ones not counted."""
+        return sum(segment.live for segment in self.segments)
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """All files of this state but the manifest."""
+        deletes = [segment.deletes for segment in self.segments if segment.deletes]
+        return tuple(file for segment in self.segments for file in segment.files) + tuple(deletes)
+
+    @property
+    def corpus_hash(self) -> str:
+        """`dupmae.engine.corpus_hash` of the documents; "" if updates have left it unknown."""
+        known = len(self.segments) == 1 and self.segments[0].deleted == 0
+        return self.segments[0].corpus_hash if known else ""
 
 
-def segment_name(generation: int) -> str:
-    """Return the folder name of the segment that a generation is made of."""
-    return f"{generation:06d}"
+def segment_name(number: int) -> str:
+    """Return the folder name of a segment."""
+    return f"{number:06d}"
 
 
-def segment_folder(folder: Path, manifest: Manifest) -> Path:
-    """Return where the live segment of an index folder lies."""
-    return folder / SEGMENTS_NAME / manifest.segment
-
-
-def describe_files(segment: Path) -> tuple[SegmentFile, ...]:
-    """Flush all files of a finished segment to the disk and return their sizes and checksums."""
-    described = []
-    for path in sorted(path for path in segment.rglob("*") if path.is_file()):
-        flush(path)
-        size, digest = _digest(path)
-        described.append(SegmentFile(path.relative_to(segment).as_posix(), size, digest))
-    for path in [*segment.rglob("*"), segment, segment.parent]:
-        if path.is_dir():
-            flush(path)
-    return tuple(described)
+def now() -> str:
+    """Return what `created` says of a state made now."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Make `manifest` the state of the folder: afterwards either the old or the new one stands."""
-    text = json.dumps(asdict(manifest), indent=2)
     with replacing(folder / MANIFEST_NAME) as file:
-        file.write(f"{text}\n".encode())
+        file.write(manifest_content(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read the state of an index folder and check that its files are there.
 
     Raises:
-        IndexMissingError: if there is no index, its manifest is damaged or of a newer format, or
-            a file of its segment is missing or of another size.
+        IndexMissingError: if there is no index, its manifest is damaged or of another format, or
+            a file is missing or of another size.
+    """
+    return read_state(folder, lambda manifest: manifest)
+
+
+def read_state(folder: Path, opens: Callable[[Manifest], Opened]) -> Opened:
+    """Return what `opens` makes of the state of a folder, whatever writers do meanwhile.
+
+    A writer may remove the files of a state that is just being opened; then its next state is.
+
+    Raises:
+        IndexMissingError: as `read_manifest`, and what `opens` raises.
+    """
+    manifest = parse_manifest(folder)
+    while True:
+        try:
+            for file in manifest.files:
+                check_size(folder, file)
+            return opens(manifest)
+        except (IndexMissingError, OSError):
+            latest = parse_manifest(folder)
+            if latest == manifest:
+                raise
+            manifest = latest
+
+
+def parse_manifest(folder: Path) -> Manifest:
+    """Read the manifest alone, whether its files are there or not.
+
+    Raises:
+        IndexMissingError: if there is none, or it is damaged or of another format.
     """
     try:
-        text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
+        content = (folder / MANIFEST_NAME).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise IndexMissingError(
             f"no index at {folder}; make one with `dupmae index corpus.jsonl --index {folder}`"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(folder, f"{MANIFEST_NAME} cannot be read ({error})") from error
-    manifest = _parse(folder, text)
-    segment = segment_folder(folder, manifest)
-    for file in manifest.files:
-        _check_size(folder, segment / file.path, file)
+    except OSError as error:
+        raise damaged(folder, f"{MANIFEST_NAME} cannot be read ({error})") from error
+    return manifest_of(folder, content)
+
+
+def manifest_of(folder: Path, content: bytes) -> Manifest:
+    """Read a manifest's content.
+
+    Raises:
+        IndexMissingError: if it is damaged or of another format; the message names `folder`.
+    """
+    try:
+        record = json.loads(content)
+        version = record["format_version"]
+        if version != FORMAT_VERSION:
+            raise _other_format(folder, version)
+        del record["checksum"]
+        manifest = _manifest(record)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(folder, f"{MANIFEST_NAME} is not a manifest ({error!r})") from error
+    if content != manifest_content(manifest):
+        raise damaged(folder, f"{MANIFEST_NAME} does not have the content that its checksum is of")
     return manifest
 
 
-def verify_checksums(folder: Path, manifest: Manifest) -> None:
-    """Read every file of the live segment and compare it with its checksum.
-
-    Raises:
-        IndexMissingError: if a file is missing or its content has changed.
-    """
-    segment = segment_folder(folder, manifest)
-    for file in manifest.files:
-        path = segment / file.path
-        _check_size(folder, path, file)
-        if _digest(path)[1] != file.sha256:
-            raise _damaged(folder, f"the content of {path.relative_to(folder)} has changed")
-
-
-def _check_size(folder: Path, path: Path, file: SegmentFile) -> None:
+def check_size(folder: Path, file: StoredFile) -> None:
+    """Raise IndexMissingError if a file is missing or has another size."""
     try:
-        size = path.stat().st_size
+        size = (folder / file.path).stat().st_size
     except OSError:
-        raise _damaged(folder, f"{path.relative_to(folder)} is missing") from None
+        raise damaged(folder, f"{file.path} is missing") from None
     if size != file.size:
-        raise _damaged(
-            folder, f"{path.relative_to(folder)} should have {file.size} bytes and has {size}"
-        )
+        raise damaged(folder, f"{file.path} should have {file.size} bytes and has {size}")
 
 
-def _parse(folder: Path, text: str) -> Manifest:
+def check_content(folder: Path, file: StoredFile) -> None:
+    """Raise IndexMissingError if a file is missing or its content is not what was written."""
+    check_size(folder, file)
     try:
-        record = json.loads(text)
-        version = record["format_version"]
-        if version > FORMAT_VERSION:
-            raise IndexMissingError(
-                f"index {folder} has format {version}, and this version of dupmae reads up to "
-                f"{FORMAT_VERSION}; update dupmae, or rebuild the index"
-            )
-        return _manifest(record)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(folder, f"{MANIFEST_NAME} is not a manifest ({error!r})") from error
+        found = describe_file(folder, folder / file.path)
+    except OSError as error:
+        raise damaged(folder, f"{file.path} cannot be read ({error})") from error
+    if found != file:
+        raise damaged(folder, f"the content of {file.path} has changed")
 
 
-def _manifest(record: Mapping[str, Any]) -> Manifest:
-    """Make a manifest of parsed JSON; KeyError, TypeError or ValueError if it is none."""
-    values = {field.name: record[field.name] for field in fields(Manifest)}
-    for field in fields(Manifest):
-        expected = {"int": int, "str": str}.get(str(field.type))
-        if expected is not None and type(values[field.name]) is not expected:
-            raise TypeError(f"{field.name} is {values[field.name]!r}")
-    files = tuple(
-        SegmentFile(str(file["path"]), int(file["size"]), str(file["sha256"]))
-        for file in values["files"]
-    )
-    return Manifest(**{**values, "files": files})
+def describe_file(folder: Path, path: Path) -> StoredFile:
+    """Return size and checksum of a file below an index folder."""
+    digest, size = hashlib.sha256(), 0
+    for block in _read_blocks(path):
+        digest.update(block)
+        size += len(block)
+    return StoredFile(path.relative_to(folder).as_posix(), size, digest.hexdigest())
 
 
-def _damaged(folder: Path, what: str) -> IndexMissingError:
+def damaged(folder: Path, what: str) -> IndexMissingError:
+    """Return the error that says what is wrong with an index, and the cure."""
     return IndexMissingError(
-        f"index {folder} is damaged: {what}; rebuild it with "
+        f"index {folder} is damaged: {what}; restore a snapshot, or rebuild it with "
         f"`dupmae index corpus.jsonl --index {folder} --replace`"
     )
 
 
-def _digest(path: Path) -> tuple[int, str]:
-    """Return length in bytes and SHA-256 of a file."""
-    digest, size = hashlib.sha256(), 0
+def _other_format(folder: Path, version: Any) -> IndexMissingError:
+    if type(version) is not int:
+        raise TypeError(f"format_version is {version!r}")
+    update = "update dupmae, or " if version > FORMAT_VERSION else ""
+    return IndexMissingError(
+        f"index {folder} has format {version}, and this version of dupmae reads format "
+        f"{FORMAT_VERSION}; {update}rebuild it with "
+        f"`dupmae index corpus.jsonl --index {folder} --replace`"
+    )
+
+
+def manifest_content(manifest: Manifest) -> bytes:
+    """Return what the file holds: JSON with, at its end, the checksum of the JSON without it."""
+    record = asdict(manifest)
+    digest = hashlib.sha256(json.dumps(record).encode()).hexdigest()
+    return f"{json.dumps({**record, 'checksum': digest}, indent=2)}\n".encode()
+
+
+def _manifest(record: Mapping[str, Any]) -> Manifest:
+    """Make a manifest of parsed JSON; KeyError, TypeError or ValueError if it is none."""
+    segments = tuple(_segment(segment) for segment in record["segments"])
+    return _typed(Manifest, {**record, "segments": segments})
+
+
+def _segment(record: Mapping[str, Any]) -> SegmentRecord:
+    files = tuple(_typed(StoredFile, file) for file in record["files"])
+    deletes = record["deletes"] and _typed(StoredFile, record["deletes"])
+    return _typed(SegmentRecord, {**record, "files": files, "deletes": deletes})
+
+
+def _typed(kind: type[Record], values: Mapping[str, Any]) -> Record:
+    """Make a record of exactly its fields, of which strings and numbers must be what they are."""
+    for field in fields(kind):  # type: ignore[arg-type]  # all kinds here are dataclasses
+        expected = {"int": int, "str": str}.get(str(field.type))
+        if expected is not None and type(values[field.name]) is not expected:
+            raise TypeError(f"{field.name} is {values[field.name]!r}")
+    return kind(**values)
+
+
+def _read_blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as stream:
         while block := stream.read(_HASH_BLOCK):
-            digest.update(block)
-            size += len(block)
-    return size, digest.hexdigest()
+            yield block

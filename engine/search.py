@@ -2,53 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
-from dupmae.engine.fusion import Fused, Stores, Weights, fuse_batch
-from dupmae.engine.manifest import (
-    DOCUMENTS_NAME,
-    FORWARD_NAME,
-    SPARSE_NAME,
-    Manifest,
-    read_manifest,
-    segment_folder,
-)
-from dupmae.errors import IndexMissingError, SealError, UsageError
-from dupmae.indexes.documents import DocumentStore
-from dupmae.indexes.faiss_store import FaissFlat
-from dupmae.indexes.forward import ForwardStore
-from dupmae.indexes.tantivy_store import TantivyImpactIndex
-from dupmae.types import CorpusStatistics, Encoded, Hit, SearchResult, TextEncoder
+from dupmae.engine.fusion import Fused, Weights, fuse_batch
+from dupmae.engine.manifest import Manifest, read_state
+from dupmae.engine.opened import Segment, open_segments
+from dupmae.engine.view import View, ViewDocuments
+from dupmae.errors import SealError, UsageError
+from dupmae.types import Encoded, Hit, SearchResult, TextEncoder
 
 QUERY_BLOCK = 64
 """Queries encoded and searched at once: enough for both to run at their batch speed."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    """One generation of an index, opened."""
+
+    manifest: Manifest
+    segments: Mapping[str, Segment]
+    view: View
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Manifest, opened: Mapping[str, Segment]) -> _State:
+        segments = open_segments(folder, manifest, opened)
+        view = View(list(segments.values()), manifest.dense_dim, manifest.vocabulary_size)
+        return cls(manifest, segments, view)
+
+
 class SearchEngine:
     """Answers queries from one generation of an index, each answer with its proof.
 
-    It keeps the generation that it opened: a later build into the same folder changes none of
-    its answers. Close it, or use it as a context manager.
+    It keeps the generation that it opened: what is written to the folder later changes none of its
+    answers until `reload`. Any number of threads may use it. Close it, or use it as a context
+    manager.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        encoder: TextEncoder,
-        weights: Weights,
-        forward: ForwardStore,
-        stores: Stores,
-        documents: DocumentStore,
-    ) -> None:
-        self.manifest = manifest
+    def __init__(self, folder: Path, encoder: TextEncoder, weights: Weights, state: _State) -> None:
         self.encoder = encoder
         self.weights = weights
-        self.forward = forward
-        self.documents = documents
-        self._stores = stores
+        self._folder = folder
+        self._state = state
 
     @classmethod
     def open(
@@ -71,38 +69,47 @@ class SearchEngine:
                 documents that answer it best (`feedback.py`).
 
         Raises:
-            IndexMissingError: if there is no index, or it is damaged or of a newer format.
+            IndexMissingError: if there is no index, or it is damaged or of another format.
             SealError: if another encoder built it.
             UsageError: if a weight is out of its range.
         """
         weights = Weights(dense_weight, sparse_weight, feedback)
-        try:
-            return cls._open(Path(folder), encoder, weights)
-        except (IndexMissingError, OSError):
-            # A build may have put a new generation in the place of the one we began to open.
-            # Then the second try finds it; if not, it fails as the first did.
-            return cls._open(Path(folder), encoder, weights)
+        return cls(Path(folder), encoder, weights, _opened(Path(folder), encoder, {}))
 
-    @classmethod
-    def _open(cls, folder: Path, encoder: TextEncoder, weights: Weights) -> SearchEngine:
-        manifest = read_manifest(folder)
-        _check_seal(folder, manifest, encoder)
-        segment = segment_folder(folder, manifest)
-        forward = ForwardStore.open(segment / FORWARD_NAME)
-        sparse = TantivyImpactIndex.open(segment / SPARSE_NAME)
-        documents = DocumentStore.open(segment / DOCUMENTS_NAME)
-        counts = (len(forward), len(sparse), len(documents))
-        if set(counts) != {manifest.documents}:
-            documents.close()
-            raise IndexMissingError(
-                f"index {folder} is damaged: its manifest counts {manifest.documents} documents, "
-                f"its vectors, terms and texts {counts}; rebuild it with --replace"
-            )
-        stores = Stores(forward, FaissFlat(forward.dense), sparse)
-        return cls(manifest, encoder, weights, forward, stores, documents)
+    def reload(self) -> bool:
+        """Take up the newest generation, of which only what is new is opened.
+
+        Searches that other threads have begun end on the generation that they began on.
+
+        Returns:
+            Whether there was a newer one.
+
+        Raises:
+            IndexMissingError, SealError: as `open`; the engine then stays as it was.
+        """
+        state = _opened(self._folder, self.encoder, self._state.segments)
+        is_new = state.manifest != self._state.manifest
+        if is_new:
+            self._state = state
+        return is_new
 
     def __len__(self) -> int:
-        return len(self.forward)
+        return len(self._state.view)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The state that is searched."""
+        return self._state.manifest
+
+    @property
+    def view(self) -> View:
+        """The documents' vectors, by ordinal."""
+        return self._state.view
+
+    @property
+    def documents(self) -> ViewDocuments:
+        """The documents, by ordinal and by id."""
+        return self._state.view.documents
 
     def search(
         self,
@@ -147,30 +154,34 @@ class SearchEngine:
         Raises:
             UsageError: if k or a weight is out of its range.
         """
-        weights = self.choose_weights(dense_weight, sparse_weight, feedback)
+        weights, view = self.choose_weights(dense_weight, sparse_weight, feedback), self.view
         if k < 1:
             raise UsageError(f"k must be at least 1, found {k}")
         results = []
         for start in range(0, len(queries), QUERY_BLOCK):
             block = queries[start : start + QUERY_BLOCK]
-            fused = fuse_batch(self.encode(block, weights), self._stores, k, weights)
-            results += [self._result(*pair) for pair in zip(block, fused, strict=True)]
+            fused = fuse_batch(self.encode(block, weights, view), view.stores, k, weights)
+            results += [_result(view, *pair) for pair in zip(block, fused, strict=True)]
         return results
 
-    def encode(self, queries: Sequence[str], weights: Weights) -> Encoded:
+    def encode(self, queries: Sequence[str], weights: Weights, view: View | None = None) -> Encoded:
         """Encode queries for this index.
 
         A term's weight may depend on how rare it is here, and with feedback a query is moved
         towards its best documents here.
+
+        Args:
+            queries: any texts.
+            weights: of the first answer, and of feedback.
+            view: of the documents to search; all of the newest generation if not given.
         """
-        statistics = CorpusStatistics(len(self), self.forward.frequency)
-        encoded = self.encoder.encode_queries(queries, statistics)
+        if view is None:
+            view = self.view
+        encoded = self.encoder.encode_queries(queries, view.corpus)
         if not weights.feedback:
             return encoded
-        first = fuse_batch(encoded, self._stores, FEEDBACK_DOCUMENTS, weights)
-        return feed_back(
-            encoded, [fused.ranking for fused in first], self.forward, weights.feedback
-        )
+        first = fuse_batch(encoded, view.stores, FEEDBACK_DOCUMENTS, weights)
+        return feed_back(encoded, [fused.ranking for fused in first], view, weights.feedback)
 
     def choose_weights(
         self, dense: float | None, sparse: float | None, feedback: float | None
@@ -184,7 +195,8 @@ class SearchEngine:
 
     def close(self) -> None:
         """Close the files that are not merely mapped."""
-        self.documents.close()
+        for segment in self._state.segments.values():
+            segment.documents.close()
 
     def __enter__(self) -> SearchEngine:
         return self
@@ -197,17 +209,28 @@ class SearchEngine:
     ) -> None:
         self.close()
 
-    def _result(self, query: str, fused: Fused) -> SearchResult:
-        hits = zip(
-            self.documents.ids(fused.ranking.ordinals),
-            fused.ranking.scores.tolist(),
-            fused.dense.tolist(),
-            fused.sparse.tolist(),
-            strict=True,
-        )
-        return SearchResult(
-            query, tuple(Hit(*hit) for hit in hits), fused.proven, fused.bound, fused.depth
-        )
+
+def _opened(folder: Path, encoder: TextEncoder, segments: Mapping[str, Segment]) -> _State:
+    """Open the newest generation, once the encoder is known to fit."""
+
+    def opens(manifest: Manifest) -> _State:
+        _check_seal(folder, manifest, encoder)
+        return _State.open(folder, manifest, segments)
+
+    return read_state(folder, opens)
+
+
+def _result(view: View, query: str, fused: Fused) -> SearchResult:
+    hits = zip(
+        view.documents.ids(fused.ranking.ordinals),
+        fused.ranking.scores.tolist(),
+        fused.dense.tolist(),
+        fused.sparse.tolist(),
+        strict=True,
+    )
+    return SearchResult(
+        query, tuple(Hit(*hit) for hit in hits), fused.proven, fused.bound, fused.depth
+    )
 
 
 def _check_seal(folder: Path, manifest: Manifest, encoder: TextEncoder) -> None:

@@ -10,7 +10,6 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,48 +21,53 @@ from dupmae.engine.journal import Checkpoint, Journal
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
+    SEGMENTS_NAME,
     SPARSE_NAME,
-    Manifest,
-    describe_files,
+    SegmentRecord,
+    StoredFile,
+    describe_file,
 )
 from dupmae.engine.memory import release_free_memory, resident_bytes
+from dupmae.engine.opened import Segment
 from dupmae.engine.pipeline import read_ahead
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DataError
+from dupmae.files import flush
 from dupmae.indexes.documents import DocumentWriter
 from dupmae.indexes.forward import ForwardStore, ForwardWriter
 from dupmae.indexes.tantivy_store import TantivyImpactIndex
 from dupmae.types import Document, Encoded, TextEncoder, TokenisingEncoder
 
+_MERGED = 512
+"""Documents copied at a time."""
+
 logger = logging.getLogger(__name__)
 
 
 def write_segment(
-    segment: Path,
+    folder: Path,
     documents: Iterable[Document],
     source: TextEncoder | VectorFiles,
     journal: Journal,
     *,
     total: int | None = None,
-) -> Manifest:
+) -> SegmentRecord:
     """Write all files of a segment, safe on the disk.
 
     Args:
-        segment: the folder; what the journal says is in it is not made again.
+        folder: of the index; what the journal says is in the segment is not made again.
         documents: read once, in another thread once all blocks of the journal are read again.
         source: of the vectors.
         journal: of this build. Vectors that come from files are not noted in it: to read them
             again takes no longer than to make sure that they are the same.
         total: number of documents, if known, to tell the time left.
 
-    Returns:
-        The manifest to publish.
-
     Raises:
         DataError: if there are no documents or an id repeats, or the vectors are not of them.
         OSError: if the disk is full or fails.
     """
     plan = journal.plan
+    segment = folder / SEGMENTS_NAME / plan.segment
     segment.mkdir(parents=True, exist_ok=True)
     with DocumentWriter(segment / DOCUMENTS_NAME) as texts:
         blocks, digest = _read_again(_blocks(documents, plan.block_size), journal, texts)
@@ -83,19 +87,57 @@ def write_segment(
     if isinstance(source, VectorFiles):
         source.check_all_used()
     shutil.rmtree(segment / SPARSE_NAME, ignore_errors=True)  # of a build that was stopped
-    forward = ForwardStore.open(segment / FORWARD_NAME)
-    TantivyImpactIndex.build(segment / SPARSE_NAME, forward.sparse, plan.vocabulary_size)
-    return Manifest(
-        generation=plan.generation,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        encoder_name=plan.encoder_name,
-        encoder_seal=plan.encoder_seal,
-        documents=len(texts),
+    return _finish(folder, plan.segment, digest)
+
+
+def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> SegmentRecord:
+    """Write one segment of the live documents of some, in their order; nothing is encoded.
+
+    Args:
+        folder: of the index.
+        name: of the new segment.
+        segments: at least one document of all is live.
+
+    Raises:
+        OSError: if the disk is full or fails.
+    """
+    place = folder / SEGMENTS_NAME / name
+    place.mkdir(parents=True)
+    forward, digest = segments[0].forward, CorpusHash()
+    with (
+        DocumentWriter(place / DOCUMENTS_NAME) as texts,
+        ForwardWriter(place / FORWARD_NAME, forward.dim, len(forward.frequency)) as vectors,
+    ):
+        for segment in segments:
+            for block in segment.texts(_MERGED):
+                texts.add(block)
+                digest.add_all(block)
+            for encoded in segment.vectors(_MERGED):
+                vectors.add(encoded)
+    return _finish(folder, name, digest)
+
+
+def _finish(folder: Path, name: str, digest: CorpusHash) -> SegmentRecord:
+    """Derive the sparse store from the vectors, and describe what was written."""
+    place = folder / SEGMENTS_NAME / name
+    forward = ForwardStore.open(place / FORWARD_NAME)
+    TantivyImpactIndex.build(place / SPARSE_NAME, forward.sparse, len(forward.frequency))
+    return SegmentRecord(
+        name=name,
+        documents=len(forward),
+        deleted=0,
         corpus_hash=digest.hexdigest(),
-        dense_dim=plan.dense_dim,
-        vocabulary_size=plan.vocabulary_size,
-        files=describe_files(segment),
+        files=_described(folder, place),
+        deletes=None,
     )
+
+
+def _described(folder: Path, place: Path) -> tuple[StoredFile, ...]:
+    """Flush all files of a finished segment to the disk and return their sizes and checksums."""
+    paths = sorted(place.rglob("*"))
+    for path in [*paths, place, place.parent, folder]:
+        flush(path)
+    return tuple(describe_file(folder, path) for path in paths if path.is_file())
 
 
 def _read_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Lock
@@ -27,6 +28,8 @@ _TABLE = """
     )
 """
 _INSERT = "INSERT INTO documents VALUES (?, ?, ?, ?, ?)"
+_IDS = 500
+"""Ids looked up in one statement; older builds of SQLite take no more than 999."""
 
 
 class DocumentWriter:
@@ -121,6 +124,7 @@ class DocumentStore:
         self._connection = connection
         self._count = count
         self._lock = Lock()  # one connection for all threads: look-ups are short
+        self._finalizer = weakref.finalize(self, connection.close)
 
     @classmethod
     def open(cls, path: Path) -> DocumentStore:
@@ -171,20 +175,23 @@ class DocumentStore:
         """
         return [doc_id for (doc_id,) in self._rows("doc_id", ordinals)]
 
-    def ordinal(self, doc_id: str) -> int:
-        """Return the ordinal of a document.
-
-        Raises:
-            DataError: if no document has that id.
-        """
-        rows = self._select("SELECT ordinal FROM documents WHERE doc_id = ?", doc_id)
-        if not rows:
-            raise DataError(f"no document has the id {doc_id!r} in {self._path}")
-        return int(rows[0][0])
+    def find(self, doc_ids: Sequence[str]) -> dict[str, int]:
+        """Return the ordinals of those ids that are here."""
+        known = [doc_id for doc_id in doc_ids if _is_text(doc_id)]
+        found: dict[str, int] = {}
+        for start in range(0, len(known), _IDS):
+            block = known[start : start + _IDS]
+            places = ", ".join("?" * len(block))
+            found.update(
+                self._select(
+                    f"SELECT doc_id, ordinal FROM documents WHERE doc_id IN ({places})", *block
+                )
+            )
+        return found
 
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Close the file, which otherwise happens when nobody holds the store any more."""
+        self._finalizer()
 
     def _rows(self, columns: str, ordinals: Sequence[int] | Int64) -> list[tuple[Any, ...]]:
         # One statement for all: ten times as fast as one each, and SQLite limits `IN (?, …)`.
@@ -198,12 +205,10 @@ class DocumentStore:
                 raise IndexError(f"no document has the ordinal {ordinal} in {self._path}")
         return rows
 
-    def _select(self, statement: str, argument: str) -> list[tuple[Any, ...]]:
+    def _select(self, statement: str, *arguments: str) -> list[tuple[Any, ...]]:
         try:
             with self._lock:
-                return self._connection.execute(statement, (argument,)).fetchall()
-        except UnicodeEncodeError:  # half of a surrogate pair, which no stored id holds
-            return []
+                return self._connection.execute(statement, arguments).fetchall()
         except sqlite3.DatabaseError as error:
             raise _damaged(self._path, error) from error
 
@@ -211,6 +216,15 @@ class DocumentStore:
 def _columns(document: Document) -> tuple[str, str, str, str]:
     metadata = json.dumps(dict(document.metadata), ensure_ascii=False)
     return document.doc_id, document.title, metadata, document.text
+
+
+def _is_text(doc_id: str) -> bool:
+    """Say whether an id can be stored: half of a surrogate pair cannot."""
+    try:
+        doc_id.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _damaged(path: Path, error: sqlite3.Error) -> IndexMissingError:

@@ -10,7 +10,7 @@ from scipy.sparse import csc_array, csr_array
 
 from dupmae.indexes.scores import dense_scores
 from dupmae.indexes.topk import top_k
-from dupmae.types import Float32, Int32, Ranking, SparseVectors
+from dupmae.types import Bool, Float32, Int32, Ranking, SparseVectors
 
 
 class ExactDense:
@@ -18,7 +18,6 @@ class ExactDense:
 
     def __init__(self, vectors: Float32) -> None:
         self._vectors = vectors
-        self._ordinals = np.arange(len(vectors), dtype=np.int64)
 
     @property
     def dim(self) -> int:
@@ -28,9 +27,12 @@ class ExactDense:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Float32, k: int) -> list[Ranking]:
+    def search(self, queries: Float32, k: int, allowed: Bool | None = None) -> list[Ranking]:
         """Return min(k, N) documents for each query (m, dim), best first."""
-        return [top_k(dense_scores(self._vectors, query, self._ordinals), k) for query in queries]
+        ordinals = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
+        return [
+            top_k(dense_scores(self._vectors, query, ordinals), k, ordinals) for query in queries
+        ]
 
     def error_bound(self, query: Float32) -> float:
         """Return 0: these scores are the definition."""
@@ -49,13 +51,15 @@ class ExactSparse:
     def __len__(self) -> int:
         return int(self._columns.shape[0])
 
-    def search(self, queries: SparseVectors, k: int) -> list[Ranking]:
+    def search(self, queries: SparseVectors, k: int, allowed: Bool | None = None) -> list[Ranking]:
         """Return at most k documents a query, best first."""
-        return [self._search(terms, weights, k) for terms, weights in queries]
+        return [self._search(terms, weights, k, allowed) for terms, weights in queries]
 
-    def _search(self, terms: Int32, weights: Float32, k: int) -> Ranking:
+    def _search(self, terms: Int32, weights: Float32, k: int, allowed: Bool | None) -> Ranking:
         # Columns are added by rising term with exact products: the sum of `sparse_scores`.
         products = self._columns[:, terms] @ weights.astype(np.float64)
         scores = np.asarray(products, dtype=np.float64)
+        if allowed is not None:
+            scores = scores * allowed
         sharing = np.flatnonzero(scores > 0)  # products of weights > 0 never vanish in float64
         return top_k(scores[sharing], k, sharing)

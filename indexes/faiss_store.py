@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from dupmae.indexes.topk import top_k
-from dupmae.types import Float32, Ranking
+from dupmae.types import Bool, Float32, Int64, Ranking
 
 _UNIT_FLOAT32 = 2.0**-24
 _UNIT_FLOAT64 = 2.0**-53
@@ -35,16 +35,39 @@ class FaissFlat:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Float32, k: int) -> list[Ranking]:
+    def search(self, queries: Float32, k: int, allowed: Bool | None = None) -> list[Ranking]:
         """Return min(k, N) documents for each query (m, dim), best first."""
-        k = min(k, len(self))
+        k = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
         if k == 0 or len(queries) == 0:
             return [top_k(np.zeros(0), 0) for _ in queries]
-        scores, ordinals = faiss.knn(queries, self._vectors, k, faiss.METRIC_INNER_PRODUCT)
+        if allowed is None:
+            scores, ordinals = faiss.knn(queries, self._vectors, k, faiss.METRIC_INNER_PRODUCT)
+        else:
+            scores, ordinals = self._knn_allowed(queries, k, allowed)
         return [
             top_k(row.astype(np.float64), k, found)
             for row, found in zip(scores, ordinals, strict=True)
         ]
+
+    def _knn_allowed(self, queries: Float32, k: int, allowed: Bool) -> tuple[Float32, Int64]:
+        """Do what `faiss.knn` does, which takes no selector, over some documents."""
+        bits = np.packbits(allowed, bitorder="little")
+        selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        queries = np.ascontiguousarray(queries)
+        scores = np.empty((len(queries), k), dtype=np.float32)
+        ordinals = np.empty((len(queries), k), dtype=np.int64)
+        faiss.knn_inner_product(
+            faiss.swig_ptr(queries),
+            faiss.swig_ptr(self._vectors),
+            self.dim,
+            len(queries),
+            len(self),
+            k,
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(ordinals),
+            selector,
+        )
+        return scores, ordinals
 
     def error_bound(self, query: Float32) -> float:
         """Return the most by which a forward score can exceed Faiss' float32 sum of products.

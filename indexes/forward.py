@@ -17,11 +17,13 @@ from numpy.typing import DTypeLike
 
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
-from dupmae.indexes.scores import dense_scores, sparse_scores
+from dupmae.indexes.scores import dense_scores, row_positions, sparse_scores
 from dupmae.types import Encoded, Float32, Float64, Int32, Int64, SparseVectors
 
 _BLOCK = 1 << 16
 """Non-zeros read at a time."""
+_DOCUMENTS = 1024
+"""Documents whose terms are counted at a time."""
 
 
 class ForwardWriter:
@@ -208,15 +210,15 @@ class ForwardStore:
             sparse_scores(self.sparse, query_terms, query_weights, ordinals),
         )
 
-    def term_contributions(
-        self, query_terms: Int32, query_weights: Float32, ordinal: int
-    ) -> tuple[Int32, Float32, Float32]:
-        """Return the terms that query and document share, with both weights, by rising term.
+    def count_terms(self, ordinals: Int64) -> Int64:
+        """Return in how many of some documents each term is, (V,)."""
+        frequency = np.zeros(len(self.frequency), dtype=np.int64)
+        for start in range(0, len(ordinals), _DOCUMENTS):
+            _, positions = row_positions(self.sparse, ordinals[start : start + _DOCUMENTS])
+            frequency += np.bincount(self.sparse.terms[positions], minlength=len(frequency))
+        return frequency
 
-        The sparse score is the sum of the products of the two weights.
-        """
-        terms, weights = self.sparse.row(ordinal)
-        shared, in_query, in_document = np.intersect1d(
-            query_terms, terms, assume_unique=True, return_indices=True
-        )
-        return shared, query_weights[in_query], weights[in_document]
+    def release_pages(self) -> None:
+        """Let go of the memory that what was read takes."""
+        for array in (self.dense, self.sparse.terms, self.sparse.weights):
+            release_pages(array)

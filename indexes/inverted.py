@@ -30,7 +30,7 @@ from dupmae.errors import IndexMissingError
 from dupmae.files import replacing
 from dupmae.indexes.npy import open_npy, release_pages
 from dupmae.indexes.topk import top_k
-from dupmae.types import Float32, Float64, Int32, Int64, Ranking, SparseVectors
+from dupmae.types import Bool, Float32, Float64, Int32, Int64, Ranking, SparseVectors
 
 UInt8 = NDArray[np.uint8]
 
@@ -138,13 +138,21 @@ class InvertedIndex:
     def __len__(self) -> int:
         return self._documents
 
-    def search(self, queries: SparseVectors, k: int) -> list[Ranking]:
+    def search(self, queries: SparseVectors, k: int, allowed: Bool | None = None) -> list[Ranking]:
         """Return at most k documents a query, best first; scores are upper bounds of ⟨q, d⟩."""
         sums = np.empty(len(self), dtype=np.int32)
-        return [self._search(terms, weights, k, sums) for terms, weights in queries]
+        rankings = []
+        for terms, weights in queries:
+            unit = self._add_up(terms, weights, sums)
+            if allowed is not None:
+                sums *= allowed
+            candidates = _at_least_kth(sums, k)
+            scores = sums[candidates].astype(np.float64) * unit
+            rankings.append(top_k(scores, k, candidates))
+        return rankings
 
-    def _search(self, terms: Int32, weights: Float32, k: int, sums: Int32) -> Ranking:
-        """Answer one query, with `sums` (N,) to work in."""
+    def _add_up(self, terms: Int32, weights: Float32, sums: Int32) -> float:
+        """Write a whole number for each document to `sums` (N,); return the unit to multiply by."""
         factors, unit = self._factors(terms, weights)
         sums.fill(0)
         for term, factor in zip(terms.tolist(), factors, strict=True):
@@ -155,8 +163,7 @@ class InvertedIndex:
             products = np.multiply(self._impacts[postings], factor, dtype=np.int32)
             # Cast first: `at` would cast too, but more slowly.
             np.add.at(sums, self._ordinals[postings].astype(np.intp), products)
-        candidates = _at_least_kth(sums, k)
-        return top_k(sums[candidates].astype(np.float64) * unit, k, candidates)
+        return unit
 
     def _factors(self, terms: Int32, weights: Float32) -> tuple[Int32, float]:
         """Return by what whole number a query multiplies each term's impacts, and the unit.

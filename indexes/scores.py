@@ -54,7 +54,7 @@ def sparse_scores(
     weights = query_weights.astype(np.float64)
     for start in range(0, len(ordinals), _BLOCK):
         block = ordinals[start : start + _BLOCK]
-        owners, positions = _row_positions(vectors, block)
+        owners, positions = row_positions(vectors, block)
         terms = vectors.terms[positions]
         places = np.minimum(np.searchsorted(query_terms, terms), len(query_terms) - 1)
         shared = np.flatnonzero(query_terms[places] == terms)
@@ -66,7 +66,7 @@ def sparse_scores(
     return scores
 
 
-def _row_positions(vectors: SparseVectors, ordinals: Int64) -> tuple[Int64, Int64]:
+def row_positions(vectors: SparseVectors, ordinals: Int64) -> tuple[Int64, Int64]:
     """Return, for every non-zero of the rows asked for, its place in `ordinals` and in `terms`."""
     starts = vectors.indptr[ordinals]
     lengths = vectors.indptr[ordinals + 1] - starts

@@ -23,7 +23,7 @@ from dupmae.errors import IndexMissingError
 from dupmae.indexes.impacts import ImpactCells, QueryImpacts
 from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
 from dupmae.indexes.topk import top_k
-from dupmae.types import Float32, Int32, Ranking, SparseVectors
+from dupmae.types import Bool, Float32, Float64, Int32, Int64, Ranking, SparseVectors
 
 DEFAULT_LEVELS = 31
 """Twice the levels halve what bounds lose and cost about half as much time again a query."""
@@ -32,6 +32,8 @@ _HEAP_BYTES = 128_000_000
 """What Tantivy may hold in memory before it writes a part of the index out."""
 _BLOCK = 1024
 """Documents made into cells at a time."""
+_GROWTH = 4
+"""How many times deeper a list is read that holds too few allowed documents."""
 
 
 class TantivyImpactIndex:
@@ -100,19 +102,37 @@ class TantivyImpactIndex:
     def __len__(self) -> int:
         return int(self._searcher.num_docs)
 
-    def search(self, queries: SparseVectors, k: int) -> list[Ranking]:
-        """Return at most k documents a query, best first; scores are upper bounds of ⟨q, d⟩."""
-        return [self._search(terms, weights, min(k, len(self))) for terms, weights in queries]
+    def search(self, queries: SparseVectors, k: int, allowed: Bool | None = None) -> list[Ranking]:
+        """Return at most k documents a query, best first; scores are upper bounds of ⟨q, d⟩.
 
-    def _search(self, terms: Int32, weights: Float32, k: int) -> Ranking:
+        Tantivy has no cheap way to leave documents out, so a list is read deeper until it holds
+        enough that are allowed.
+        """
+        k = min(k, len(self))
+        return [self._search(terms, weights, k, allowed) for terms, weights in queries]
+
+    def _search(self, terms: Int32, weights: Float32, k: int, allowed: Bool | None) -> Ranking:
         query = QueryImpacts.of(terms, weights, self._tops)
         if k == 0 or len(query.cells) == 0:
             return top_k(np.zeros(0), 0)
-        hits = self._searcher.search(self._clauses(query), k, count=False).hits
+        clauses, depth = self._clauses(query), k
+        while True:
+            scores, ordinals = self._best(clauses, depth)
+            ends = len(ordinals) < depth or depth == len(self)
+            if allowed is not None:
+                kept = allowed[ordinals]
+                scores, ordinals = scores[kept], ordinals[kept]
+            if ends or len(ordinals) >= k:
+                return top_k(scores * query.unit, k, ordinals)
+            depth = min(depth * _GROWTH, len(self))
+
+    def _best(self, clauses: tantivy.Query, depth: int) -> tuple[Float64, Int64]:
+        """Return sums of impacts and ordinals of the best documents, each (n,), n ≤ depth."""
+        hits = self._searcher.search(clauses, depth, count=False).hits
         # A fast field, unlike a stored one, costs next to nothing to read.
         ordinals = self._searcher.fast_field_values("ordinal", [address for _, address in hits])
-        scores = np.array([score for score, _ in hits], dtype=np.float64) * query.unit
-        return top_k(scores, k, np.array(ordinals, dtype=np.int64))
+        scores = np.array([score for score, _ in hits], dtype=np.float64)
+        return scores, np.array(ordinals, dtype=np.int64)
 
     def _clauses(self, query: QueryImpacts) -> tantivy.Query:
         term_query, constant = tantivy.Query.term_query, tantivy.Query.const_score_query

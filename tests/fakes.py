@@ -57,7 +57,7 @@ class FakeEncoder:
         if corpus is None or not self.corpus_idf:
             return encoded
         sparse = encoded.sparse
-        rarity = np.log1p(corpus.documents / (1 + corpus.frequency[sparse.terms]))
+        rarity = np.log1p((1 + corpus.documents) / (1 + corpus.frequency[sparse.terms]))
         weights = (sparse.weights * rarity).astype(np.float32)
         return Encoded(encoded.dense, SparseVectors(sparse.indptr, sparse.terms, weights))
 

@@ -14,10 +14,17 @@ import numpy as np
 import pytest
 from fakes import FakeEncoder
 
-from dupmae.engine import SearchEngine, build_index, corpus_hash, read_manifest, verify_checksums
+from dupmae.engine import (
+    SearchEngine,
+    build_index,
+    corpus_hash,
+    delete_documents,
+    read_manifest,
+    verify_index,
+)
 from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import write_manifest
-from dupmae.errors import DataError, DupMAEError, IndexMissingError, UsageError
+from dupmae.errors import DataError, DupMAEError, IndexMissingError, SealError, UsageError
 from dupmae.indexes.forward import ForwardStore
 from dupmae.types import Document
 
@@ -65,9 +72,9 @@ def test_the_manifest_says_what_was_indexed_and_all_checksums_hold(folder: Path)
     assert (manifest.dense_dim, manifest.vocabulary_size) == (8, 1000)
     assert manifest.corpus_hash == corpus_hash(NEW)
     assert manifest.generation == 1
-    verify_checksums(folder, manifest)
+    assert verify_index(folder, deep=True) == []
     on_disk = {path for path in (folder / "segments").rglob("*") if path.is_file()}
-    assert on_disk == {folder / "segments/000001" / file.path for file in manifest.files}
+    assert on_disk == {folder / file.path for file in manifest.files}
     assert sorted(path.name for path in folder.iterdir()) == [
         "MANIFEST.json",
         "WRITER.lock",
@@ -103,9 +110,11 @@ def test_documents_can_be_looked_up_afterwards(folder: Path) -> None:
         assert engine.documents.get([3, 0]) == [NEW[3], NEW[0]]
 
 
-def test_an_index_is_not_replaced_unasked(old_index: Path) -> None:
-    with pytest.raises(UsageError, match=r"my\.index holds an index of 3 documents.*--replace"):
-        build_index(NEW, FakeEncoder(), old_index)
+def test_documents_of_another_encoder_are_not_added(old_index: Path) -> None:
+    other = FakeEncoder("other")
+    with pytest.raises(SealError, match=r"by encoder fake .*to which other .*--replace"):
+        build_index(NEW, other, old_index)
+    assert other.encoded_documents == 0
     assert answer(old_index) == ids(OLD)
 
 
@@ -170,7 +179,7 @@ def test_no_documents_make_no_index(folder: Path) -> None:
 
 
 def test_a_second_build_at_the_same_time_is_refused(old_index: Path) -> None:
-    with writer_lock(old_index), pytest.raises(DupMAEError, match="another build"):
+    with writer_lock(old_index), pytest.raises(DupMAEError, match="another writer"):
         build_index(NEW, FakeEncoder(), old_index, replace=True)
     assert answer(old_index) == ids(OLD)
 
@@ -216,7 +225,7 @@ STEPS = [
     "dupmae.engine.journal.Journal.append",
     "dupmae.engine.segment.ForwardWriter.close",
     "dupmae.engine.segment.TantivyImpactIndex.build",
-    "dupmae.engine.segment.describe_files",
+    "dupmae.engine.segment.describe_file",
     "dupmae.files.publish",
 ]
 
@@ -236,6 +245,23 @@ def test_a_full_disk_at_any_step_is_one_clear_line_and_no_harm(
     assert answer(old_index) == ids(OLD)
     build_index(NEW, FakeEncoder(), old_index, replace=True)
     assert (answer(old_index), segments(old_index)) == (ids(NEW), ["000002"])
+
+
+def test_an_error_after_the_manifest_says_that_the_new_index_stands(
+    old_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(journal: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dupmae.engine.build.Journal.remove", fail)
+        with pytest.raises(DupMAEError, match=r"could not be built: .* yet it is complete"):
+            build_index(NEW, FakeEncoder(), old_index, replace=True)
+    assert answer(old_index) == ids(NEW)
+    assert (old_index / "JOURNAL.jsonl").exists()
+    delete_documents(old_index, ["new0"])
+    assert (answer(old_index), segments(old_index)) == (ids(NEW[1:]), ["000002"])
+    assert not (old_index / "JOURNAL.jsonl").exists()
 
 
 def test_ctrl_c_after_the_manifest_leaves_the_new_index(
@@ -294,7 +320,7 @@ def test_a_killed_build_leaves_the_old_index_and_the_next_one_cleans_up(
 
 
 def test_a_killed_first_build_leaves_no_index_and_the_next_one_cleans_up(folder: Path) -> None:
-    killed = build_in_a_process(folder, KILL_AT.format(step="dupmae.engine.segment.describe_files"))
+    killed = build_in_a_process(folder, KILL_AT.format(step="dupmae.engine.segment.describe_file"))
     assert killed.returncode == -9, killed.stderr
     with pytest.raises(IndexMissingError, match="no index at"):
         read_manifest(folder)
@@ -313,8 +339,8 @@ build.write_manifest = write_and_die
     killed = build_in_a_process(old_index, before)
     assert killed.returncode == -9, killed.stderr
     assert answer(old_index) == ids(NEW)
-    with pytest.raises(UsageError, match="20 documents"):
-        build_index(OLD, FakeEncoder(), old_index)
+    build_index(OLD, FakeEncoder(), old_index)
+    assert answer(old_index) == ids([*NEW, *OLD])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no file size limits on Windows")

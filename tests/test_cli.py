@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -226,10 +227,14 @@ def test_corpora_in_odd_forms_are_read(here: Path, model: Path, form: str) -> No
     assert json.loads(result.stdout)["documents"] == 3
 
 
-def test_an_index_is_not_replaced_unless_asked(indexed: Path, corpus: Path, model: Path) -> None:
-    one_line(run("index", str(corpus), "--model", str(model)), 2, "--replace", "3")
-    again = run("index", str(corpus), "--replace", "--model", str(model))
-    assert again.exit_code == 0
+def test_index_adds_to_an_index_and_replaces_it_if_asked(
+    indexed: Path, here: Path, model: Path
+) -> None:
+    new = here / "new.jsonl"
+    new.write_text('{"_id": "sea", "text": "be"}\n{"_id": "new", "text": "ba"}\n')
+    command = ["index", str(new), "--json", "--model", str(model)]
+    assert json.loads(run(*command).stdout)["documents"] == 4
+    assert json.loads(run(*command, "--replace").stdout)["documents"] == 2
 
 
 def test_index_wants_a_corpus_or_the_demo(here: Path) -> None:
@@ -306,8 +311,56 @@ def test_ctrl_c_keeps_what_is_encoded_and_the_same_command_goes_on(
     ]
     fifo.unlink()
     fifo.write_text("".join(lines))
-    assert "indexed 700 documents" in run(*command).stderr
+    assert "dupmae.index holds 700 documents" in run(*command).stderr
     assert "going on after 512 documents that are encoded already" in caplog.messages
+
+
+def test_info_says_what_the_index_holds(indexed: Path) -> None:
+    found = json.loads(run("info", "--json").stdout)
+    manifest = json.loads((indexed / "MANIFEST.json").read_text())
+    assert {key: found[key] for key in ("documents", "deleted", "generation", "encoder")} == {
+        "documents": 3,
+        "deleted": 0,
+        "generation": 1,
+        "encoder": "tiny",
+    }
+    assert found["seal"] == manifest["encoder_seal"]
+    assert found["bytes"] == sum(p.stat().st_size for p in indexed.rglob("segments/**/*.*"))
+    assert [segment["name"] for segment in found["segments"]] == ["000001"]
+    text = run("info").stdout
+    assert re.search(r"^documents +3$", text, re.MULTILINE)
+    assert re.search(r"^segment 000001 +3 documents, 0 of them deleted", text, re.MULTILINE)
+
+
+def test_verify_names_damage_and_ends_with_3(indexed: Path) -> None:
+    assert run("verify", "--deep").stdout == "dupmae.index: nothing is wrong\n"
+    path = next(indexed.glob("segments/*/forward/weights.npy"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    one_line(run("verify"), 3, "forward/weights.npy has changed")
+
+
+def test_delete_takes_ids_and_a_file_of_ids(indexed: Path, here: Path, model: Path) -> None:
+    one_line(run("delete"), 2, "--ids")
+    one_line(run("delete", "sea", "soa"), 1, "soa", "nothing is deleted")
+    (here / "ids").write_bytes(b"sky\r\n\nsoa\n")
+    (here / "ids.jsonl").write_text('{"_id": "sun"}\n')
+    assert "deleted 1 documents" in run("delete", "--ids", "ids", "--missing-ok").stderr
+    assert run("delete", "--ids", "ids.jsonl").exit_code == 0
+    hits = json.loads(run("search", "ba", "--json", "--model", str(model)).stdout)["hits"]
+    assert [hit["id"] for hit in hits] == ["sea"]
+    assert run("compact").exit_code == 0
+    assert json.loads(run("info", "--json").stdout)["deleted"] == 0
+    one_line(run("delete", "--ids", "absent"), 1, "absent")
+
+
+def test_a_snapshot_is_restored(indexed: Path, model: Path) -> None:
+    query = ["search", "ba be", "--json", "--model", str(model)]
+    before = run(*query).stdout
+    assert run("snapshot", "my.tar").exit_code == 0
+    one_line(run("snapshot", "my.tar"), 2, "my.tar is there already")
+    one_line(run("restore", "my.tar"), 2, "holds an index")
+    assert run("restore", "my.tar", "--index", "again").exit_code == 0
+    assert run(*query, "--index", "again").stdout == before
 
 
 def test_an_exported_index_is_made_again_without_a_model(
@@ -342,7 +395,9 @@ def test_vectors_that_name_no_encoder_need_a_model(here: Path, corpus: Path, mod
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["index"], ["export"], ["search"], ["eval"], ["pretrain"], ["explain"]]
+    "command",
+    [[], *([name] for name in main.commands)],
+    ids=lambda command: " ".join(command) or "dupmae",
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus
+from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus, read_id_file
 from dupmae.errors import DataError
 from dupmae.types import Document
 
@@ -197,3 +197,13 @@ def test_documents_are_counted_without_being_read(tmp_path: Path) -> None:
 def test_a_pipe_is_not_counted_as_that_would_use_it_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert count_documents(tmp_path / "pipe") is None
+
+
+def test_ids_are_lines_as_they_are_or_the_id_of_each_json_line(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_bytes(b" a b \r\n\n{\n\xc3\xbc")
+    assert list(read_id_file(tmp_path / "ids.txt")) == [" a b ", "{", "ü"]
+    (tmp_path / "ids.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "a", "text": 5}\n'))
+    assert list(read_id_file(tmp_path / "ids.jsonl.gz")) == ["a"]
+    (tmp_path / "latin").write_bytes(b"a\n\xfc\n")
+    with pytest.raises(DataError, match=r"latin, line 2: not UTF-8 \(byte 1"):
+        list(read_id_file(tmp_path / "latin"))

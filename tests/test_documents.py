@@ -43,15 +43,14 @@ def test_asking_for_nothing_gives_nothing(store):
 
 def test_ordinals_count_in_the_order_of_writing(store):
     assert len(store) == 4
-    assert [store.ordinal(document.doc_id) for document in DOCUMENTS] == [0, 1, 2, 3]
+    assert store.find([document.doc_id for document in DOCUMENTS]) == {
+        document.doc_id: ordinal for ordinal, document in enumerate(DOCUMENTS)
+    }
 
 
-@pytest.mark.parametrize("doc_id", ["A", "7", "", "\ud800"])
-def test_an_unknown_id_is_an_error_that_names_it(store, doc_id):
-    with pytest.raises(DataError, match="no document has the id") as caught:
-        store.ordinal(doc_id)
-
-    assert repr(doc_id) in str(caught.value)
+def test_ids_that_are_not_there_are_left_out(store):
+    assert store.find(["A", "7", "", "\ud800", "b/2"]) == {"b/2": 0}
+    assert store.find([]) == {}
 
 
 @pytest.mark.parametrize("ordinal", [-1, 4])
@@ -67,6 +66,9 @@ def test_more_ordinals_than_a_statement_takes_parameters_are_read_at_once(tmp_pa
     order = np.random.default_rng(0).permutation(3000).tolist() * 15
 
     assert store.ids(order) == [f"id{i}" for i in order]
+    assert store.find([f"id{i}" for i in range(0, 6000, 2)]) == {
+        f"id{i}": i for i in range(0, 3000, 2)
+    }
     store.close()
 
 

@@ -77,8 +77,8 @@ def test_query_weights_are_those_for_this_index(tmp_path: Path) -> None:
     # Of five documents one holds "whale" and three hold "ship".
     rarity = {term.text: term.query_weight / math.log(2) for term in explanation.terms}
     assert rarity == {
-        name("whale"): pytest.approx(math.log(1 + 5 / 2), rel=1e-6),
-        name("ship"): pytest.approx(math.log(1 + 5 / 4), rel=1e-6),
+        name("whale"): pytest.approx(math.log(1 + 6 / 2), rel=1e-6),
+        name("ship"): pytest.approx(math.log(1 + 6 / 4), rel=1e-6),
     }
 
 

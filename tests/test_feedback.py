@@ -49,16 +49,16 @@ def expected(
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Return the dense and the sparse part of q', from the documented formula."""
     odds = [math.exp((score / best[0][1] - 1) / TEMPERATURE) for _, score in best]
-    dense: dict[int, float] = dict.fromkeys(range(engine.forward.dim), 0.0)
+    dense: dict[int, float] = dict.fromkeys(range(engine.view.dim), 0.0)
     sparse: dict[int, float] = {}
     for (ordinal, _), odd in zip(best, odds, strict=True):
         share = odd / math.fsum(odds)
-        for place, value in enumerate(engine.forward.dense[ordinal].tolist()):
+        for place, value in enumerate(engine.view.dense_rows(np.array([ordinal]))[0].tolist()):
             dense[place] += share * value
-        terms = zip(*(part.tolist() for part in engine.forward.sparse.row(ordinal)), strict=True)
+        terms = zip(*(part.tolist() for part in engine.view.sparse_row(ordinal)), strict=True)
         weighed = {}
         for term, value in terms:
-            df = int(engine.forward.frequency[term])
+            df = int(engine.view.corpus.frequency[term])
             weighed[term] = value * math.log(1 + (len(engine) - df + 0.5) / (df + 0.5))
         for term, value in unit(weighed).items():
             sparse[term] = sparse.get(term, 0.0) + share * value
@@ -100,7 +100,7 @@ def test_the_answer_is_the_exact_and_proven_one_of_the_moved_query(
     assert result.proven
     asked = engine.encode([query], engine.choose_weights(*weights, 0.4))
     everything = np.arange(len(engine))
-    dense, sparse = engine.forward.score(asked.dense[0], *asked.sparse.row(0), everything)
+    dense, sparse = engine.view.score(asked.dense[0], *asked.sparse.row(0), everything)
     scores = weights[0] * dense + weights[1] * sparse
     order = np.argsort(-scores, kind="stable")[:k]
     assert [hit.doc_id for hit in result.hits] == engine.documents.ids(order)
@@ -128,10 +128,10 @@ def test_at_most_so_many_terms_are_added(engine: SearchEngine) -> None:
 
 
 def test_a_query_without_terms_gets_none_and_still_moves(engine: SearchEngine) -> None:
-    dense = np.ones((1, engine.forward.dim), np.float32)
+    dense = np.ones((1, engine.view.dim), np.float32)
     query = Encoded(dense, SparseVectors.from_rows([(np.zeros(0, np.int32), np.zeros(0, "f4"))]))
     best = Ranking(np.array([4, 2]), np.array([2.0, 1.99]))
-    after = feed_back(query, [best], engine.forward, 0.5)
+    after = feed_back(query, [best], engine.view, 0.5)
     assert len(after.sparse.terms) == 0
     assert not np.allclose(after.dense, dense)
 
@@ -141,7 +141,7 @@ def test_documents_that_do_not_answer_teach_nothing(
     engine: SearchEngine, scores: list[float]
 ) -> None:
     query = engine.encoder.encode_queries([QUERY])
-    after = feed_back(query, [Ranking(np.array([4, 2]), np.array(scores))], engine.forward, 0.5)
+    after = feed_back(query, [Ranking(np.array([4, 2]), np.array(scores))], engine.view, 0.5)
     assert np.array_equal(after.dense, query.dense)
     assert np.array_equal(after.sparse.weights, query.sparse.weights)
 

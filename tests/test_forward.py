@@ -189,27 +189,17 @@ def test_a_query_without_terms_scores_zero(tmp_path):
     assert sparse.tolist() == [0.0] * 5
 
 
-def test_term_contributions_are_the_shared_terms_and_add_up_to_the_sparse_score(tmp_path):
-    row = (np.array([1, 4, 9], np.int32), np.array([0.5, 2.0, 1.0], np.float32))
-    block = Encoded(np.zeros((1, 4), np.float32), SparseVectors.from_rows([row]))
-    store = ForwardStore.open(written(tmp_path, block))
-    query = (np.array([2, 4, 9, 11], np.int32), np.array([7.0, 3.0, 0.25, 1.0], np.float32))
+def test_terms_of_some_documents_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("dupmae.indexes.forward._DOCUMENTS", 7)
+    store = ForwardStore.open(written(tmp_path, encoded(40)))
+    some = np.arange(0, 40, 3)
 
-    terms, in_query, in_document = store.term_contributions(*query, ordinal=0)
+    counted = store.count_terms(some)
 
-    assert terms.tolist() == [4, 9]
-    assert in_query.tolist() == [3.0, 0.25]
-    assert in_document.tolist() == [2.0, 1.0]
-    _, sparse = store.score(np.zeros(4, np.float32), *query, np.array([0]))
-    assert sparse[0] == 3.0 * 2.0 + 0.25 * 1.0
-
-
-def test_term_contributions_of_strangers_are_empty(tmp_path):
-    store = ForwardStore.open(written(tmp_path, encoded(1)))
-
-    terms, in_query, in_document = store.term_contributions(NO_TERMS, NO_WEIGHTS, 0)
-
-    assert (len(terms), len(in_query), len(in_document)) == (0, 0, 0)
+    terms = np.concatenate([store.sparse.row(ordinal)[0] for ordinal in some])
+    assert counted.tolist() == np.bincount(terms, minlength=len(store.frequency)).tolist()
+    assert store.count_terms(np.arange(40)).tolist() == store.frequency.tolist()
+    assert not store.count_terms(some[:0]).any()
 
 
 @pytest.mark.parametrize(

@@ -15,35 +15,41 @@ from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
     FORMAT_VERSION,
     Manifest,
-    describe_files,
+    SegmentRecord,
+    StoredFile,
+    check_content,
+    describe_file,
+    manifest_of,
     read_manifest,
-    segment_folder,
-    verify_checksums,
+    read_state,
     write_manifest,
 )
 from dupmae.errors import DupMAEError, IndexMissingError
 
+SEGMENT = SegmentRecord("000003", 5, 2, "cd34", (), StoredFile("deletes/d.npy", 2, ""))
 BASE = Manifest(
-    generation=3,
+    generation=4,
     created="2025-01-01T00:00:00+00:00",
     encoder_name="fake",
     encoder_seal="ab12",
-    documents=2,
-    corpus_hash="cd34",
     dense_dim=8,
     vocabulary_size=1000,
-    files=(),
+    segments=(SEGMENT, replace(SEGMENT, name="000004", documents=7, deleted=0, deletes=None)),
 )
+DENSE = "segments/000003/forward/dense"
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
-    """Make an index folder whose one segment holds two small files."""
-    segment = segment_folder(tmp_path, BASE)
-    (segment / "forward").mkdir(parents=True)
-    (segment / "forward" / "dense").write_bytes(b"12345")
-    (segment / "empty").write_bytes(b"")
-    write_manifest(tmp_path, replace(BASE, files=describe_files(segment)))
+    """Make an index folder whose two segments hold a small file each."""
+    contents = {DENSE: b"12345", "segments/000004/empty": b"", "deletes/d.npy": b"de"}
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    one, two, deletes = (describe_file(tmp_path, tmp_path / name) for name in contents)
+    first, second = BASE.segments
+    segments = (replace(first, files=(one,), deletes=deletes), replace(second, files=(two,)))
+    write_manifest(tmp_path, replace(BASE, segments=segments))
     return tmp_path
 
 
@@ -54,22 +60,48 @@ def change(index: Path, **values: Any) -> None:
 
 def test_a_manifest_is_read_as_it_was_written(index: Path) -> None:
     manifest = read_manifest(index)
-    assert replace(manifest, files=()) == BASE
     assert [(file.path, file.size) for file in manifest.files] == [
-        ("empty", 0),
-        ("forward/dense", 5),
+        (DENSE, 5),
+        ("segments/000004/empty", 0),
+        ("deletes/d.npy", 2),
     ]
-    verify_checksums(index, manifest)
+    stripped = [replace(segment, files=()) for segment in manifest.segments]
+    stripped[0] = replace(stripped[0], deletes=SEGMENT.deletes)
+    assert replace(manifest, segments=tuple(stripped)) == BASE
+    for file in manifest.files:
+        check_content(index, file)
 
 
-def test_a_segment_is_named_after_its_generation(index: Path) -> None:
-    assert segment_folder(index, BASE) == index / "segments" / "000003"
+def test_documents_are_those_of_all_segments_without_the_deleted(index: Path) -> None:
+    assert read_manifest(index).documents == 3 + 7
+
+
+def test_the_corpus_is_known_while_one_segment_is_whole() -> None:
+    first, second = BASE.segments
+    assert replace(BASE, segments=(second,)).corpus_hash == "cd34"
+    assert [replace(BASE, segments=s).corpus_hash for s in ((), (first,), (first, second))] == [
+        "",
+        "",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "../a", "segments/../../a", "MANIFEST.json"])
+def test_a_file_lies_below_segments_or_deletes(path: str) -> None:
+    with pytest.raises(ValueError, match="no file of an index"):
+        StoredFile(path, 0, "")
+
+
+@pytest.mark.parametrize("deleted", [-1, 5, 6])
+def test_a_segment_has_a_live_document(deleted: int) -> None:
+    with pytest.raises(ValueError, match=f"has {deleted} of 5 deleted"):
+        replace(SEGMENT, deleted=deleted)
 
 
 def test_writing_leaves_nothing_beside_the_manifest(index: Path) -> None:
-    write_manifest(index, replace(read_manifest(index), documents=5))
-    assert read_manifest(index).documents == 5
-    assert sorted(path.name for path in index.iterdir()) == ["MANIFEST.json", "segments"]
+    write_manifest(index, replace(read_manifest(index), generation=5))
+    assert read_manifest(index).generation == 5
+    assert sorted(path.name for path in index.iterdir()) == ["MANIFEST.json", "deletes", "segments"]
 
 
 def test_a_write_that_fails_leaves_the_old_manifest(
@@ -80,8 +112,8 @@ def test_a_write_that_fails_leaves_the_old_manifest(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
-        write_manifest(index, replace(BASE, documents=5))
-    assert read_manifest(index).documents == 2
+        write_manifest(index, replace(BASE, generation=5))
+    assert read_manifest(index).generation == 4
 
 
 @pytest.mark.parametrize("name", [".", "absent", "file"])
@@ -99,8 +131,8 @@ def test_where_no_index_is_the_error_says_how_to_make_one(tmp_path: Path, name: 
         "[]",
         "null",
         "{}",
-        '{"format_version": 1}',
-        '{"format_version": "1"}',
+        '{"format_version": 3}',
+        '{"format_version": "3"}',
         "\x00",
         "[" * 99999,
     ],
@@ -117,7 +149,7 @@ def test_a_manifest_that_is_none_is_damaged(index: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"generation": "3"}, {"documents": None}, {"files": [{}]}, {"files": 3}, {"created": 1}],
+    [{"generation": "3"}, {"segments": None}, {"segments": [{}]}, {"segments": 3}, {"created": 1}],
 )
 def test_a_field_of_another_type_is_damage(index: Path, values: dict[str, Any]) -> None:
     change(index, **values)
@@ -125,9 +157,20 @@ def test_a_field_of_another_type_is_damage(index: Path, values: dict[str, Any]) 
         read_manifest(index)
 
 
+def test_every_changed_byte_of_a_manifest_is_found(index: Path) -> None:
+    content = (index / "MANIFEST.json").read_bytes()
+    assert manifest_of(index, content) == read_manifest(index)
+    for place in range(len(content)):
+        for bit in (1, 8, 32):
+            flipped = bytearray(content)
+            flipped[place] ^= bit
+            with pytest.raises(IndexMissingError):
+                manifest_of(index, bytes(flipped))
+
+
 def test_bytes_that_are_no_text_are_damage(index: Path) -> None:
     (index / "MANIFEST.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(IndexMissingError, match="cannot be read"):
+    with pytest.raises(IndexMissingError, match=r"MANIFEST\.json is not a manifest"):
         read_manifest(index)
 
 
@@ -137,43 +180,96 @@ def test_a_newer_format_is_named_and_not_called_damaged(index: Path) -> None:
         read_manifest(index)
 
 
-def test_a_missing_segment_file_is_named(index: Path) -> None:
-    (segment_folder(index, BASE) / "forward" / "dense").unlink()
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_format_is_named_with_its_cure(index: Path, version: int) -> None:
+    change(index, format_version=version)
     with pytest.raises(
-        IndexMissingError, match=r"damaged: segments/000003/forward/dense is missing"
+        IndexMissingError, match=rf"has format {version}, .* reads format 3; rebuild it with .*--re"
     ):
         read_manifest(index)
 
 
-def test_a_segment_file_of_another_size_is_named(index: Path) -> None:
-    (segment_folder(index, BASE) / "forward" / "dense").write_bytes(b"1234")
+@pytest.mark.parametrize("name", [DENSE, "deletes/d.npy"])
+def test_a_missing_file_is_named(index: Path, name: str) -> None:
+    (index / name).unlink()
+    with pytest.raises(IndexMissingError, match=f"damaged: {name} is missing"):
+        read_manifest(index)
+
+
+def test_a_file_of_another_size_is_named(index: Path) -> None:
+    (index / DENSE).write_bytes(b"1234")
     with pytest.raises(IndexMissingError, match="should have 5 bytes and has 4"):
         read_manifest(index)
 
 
 def test_changed_content_is_found_by_its_checksum_only(index: Path) -> None:
-    (segment_folder(index, BASE) / "forward" / "dense").write_bytes(b"12346")
-    manifest = read_manifest(index)
+    (index / DENSE).write_bytes(b"12346")
+    file = read_manifest(index).files[0]
     with pytest.raises(IndexMissingError, match=r"forward/dense has changed"):
-        verify_checksums(index, manifest)
+        check_content(index, file)
+
+
+def test_a_state_that_is_replaced_while_it_is_opened_is_left_for_the_next(index: Path) -> None:
+    asked = []
+
+    def opens(manifest: Manifest) -> int:
+        asked.append(manifest.generation)
+        if manifest.generation < 7:
+            write_manifest(index, replace(manifest, generation=manifest.generation + 1))
+            raise FileNotFoundError("gone")
+        return manifest.generation
+
+    assert (read_state(index, opens), asked) == (7, [4, 5, 6, 7])
+
+
+def test_a_state_that_cannot_be_opened_is_an_error_at_once(index: Path) -> None:
+    asked = []
+
+    def opens(manifest: Manifest) -> None:
+        asked.append(manifest.generation)
+        raise OSError("no more files")
+
+    with pytest.raises(OSError, match="no more files"):
+        read_state(index, opens)
+    assert asked == [4]
 
 
 def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
     record = json.loads((index / "MANIFEST.json").read_text())
+    checksum = record.pop("checksum")
+    assert checksum == hashlib.sha256(json.dumps(record).encode()).hexdigest()
+    file = {"path": DENSE, "size": 5, "sha256": hashlib.sha256(b"12345").hexdigest()}
+    empty = {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()}
     assert record == {
-        "generation": 3,
+        "generation": 4,
         "created": "2025-01-01T00:00:00+00:00",
         "encoder_name": "fake",
         "encoder_seal": "ab12",
-        "documents": 2,
-        "corpus_hash": "cd34",
         "dense_dim": 8,
         "vocabulary_size": 1000,
-        "files": [
-            {"path": "empty", "size": 0, "sha256": hashlib.sha256(b"").hexdigest()},
-            {"path": "forward/dense", "size": 5, "sha256": hashlib.sha256(b"12345").hexdigest()},
+        "segments": [
+            {
+                "name": "000003",
+                "documents": 5,
+                "deleted": 2,
+                "corpus_hash": "cd34",
+                "files": [file],
+                "deletes": {
+                    "path": "deletes/d.npy",
+                    "size": 2,
+                    "sha256": hashlib.sha256(b"de").hexdigest(),
+                },
+            },
+            {
+                "name": "000004",
+                "documents": 7,
+                "deleted": 0,
+                "corpus_hash": "cd34",
+                "files": [{"path": "segments/000004/empty", **empty}],
+                "deletes": None,
+            },
         ],
-        "format_version": 2,
+        "format_version": 3,
     }
 
 
@@ -182,7 +278,7 @@ def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
     with writer_lock(folder):
         (folder / "data").touch()
         with (
-            pytest.raises(DupMAEError, match=rf"process {os.getpid()}\) is writing"),
+            pytest.raises(DupMAEError, match=rf"process {os.getpid()}\) is at work"),
             writer_lock(folder),
         ):
             pass

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, build_index, read_manifest
 from dupmae.engine.manifest import write_manifest
 from dupmae.errors import IndexMissingError, SealError, UsageError
+from dupmae.indexes.forward import ForwardStore
 from dupmae.types import CorpusStatistics, Document, SearchResult
 
 WORDS = ["whale", "ship", "sea", "captain", "harpoon", "storm"]
@@ -130,9 +132,9 @@ def test_an_encoder_with_corpus_idf_weighs_queries_by_the_index(tmp_path: Path) 
         build_index(documents, encoder, index)
         with SearchEngine.open(index, encoder) as engine:
             result = engine.search(query, len(documents))
-            frequency = engine.forward.frequency
+            frequency = engine.view.corpus.frequency
             encoded = encoder.encode_queries([query], CorpusStatistics(39, frequency))
-            parts = engine.forward.score(encoded.dense[0], *encoded.sparse.row(0), np.arange(39))
+            parts = engine.view.score(encoded.dense[0], *encoded.sparse.row(0), np.arange(39))
         scores[power] = {hit.doc_id: hit.sparse for hit in result.hits}
         assert result.proven
         assert list(scores[power].values()) != [0.0] * 39
@@ -205,9 +207,8 @@ def test_a_missing_index_is_an_error_that_says_how_to_make_one(tmp_path: Path) -
 def test_every_missing_or_shortened_file_is_found_when_opening(tmp_path: Path) -> None:
     folder = tmp_path / "my.index"
     build_index(DOCUMENTS[:3], FakeEncoder(), folder)
-    segment = folder / "segments" / "000001"
     for file in read_manifest(folder).files:
-        path = segment / file.path
+        path = folder / file.path
         content = path.read_bytes()
         path.unlink()
         with pytest.raises(IndexMissingError, match="is missing"):
@@ -219,24 +220,11 @@ def test_every_missing_or_shortened_file_is_found_when_opening(tmp_path: Path) -
     SearchEngine.open(folder, FakeEncoder()).close()
 
 
-def test_an_index_of_the_first_format_is_refused_with_its_cure(tmp_path: Path) -> None:
-    folder = tmp_path / "my.index"
-    manifest = build_index(DOCUMENTS[:3], FakeEncoder(), folder)
-    (folder / "segments" / "000001" / "forward" / "frequency.npy").unlink()
-    files = tuple(file for file in manifest.files if file.path != "forward/frequency.npy")
-    assert len(files) == len(manifest.files) - 1
-    write_manifest(folder, replace(manifest, files=files, format_version=1))
-    with pytest.raises(
-        IndexMissingError, match=r"frequency\.npy is missing; build the index again"
-    ):
-        SearchEngine.open(folder, FakeEncoder())
-
-
 def test_a_manifest_that_miscounts_is_damage(tmp_path: Path) -> None:
     folder = tmp_path / "my.index"
-    build_index(DOCUMENTS[:3], FakeEncoder(), folder)
-    path = folder / "MANIFEST.json"
-    path.write_text(path.read_text().replace('"documents": 3', '"documents": 4'))
+    manifest = build_index(DOCUMENTS[:3], FakeEncoder(), folder)
+    segments = (replace(manifest.segments[0], documents=4),)
+    write_manifest(folder, replace(manifest, segments=segments))
     with pytest.raises(IndexMissingError, match=r"counts 4 documents.*\(3, 3, 3\)"):
         SearchEngine.open(folder, FakeEncoder())
 
@@ -247,13 +235,12 @@ def test_an_index_replaced_while_it_is_being_opened_is_opened_anew(
     folder = tmp_path / "my.index"
     build_index(DOCUMENTS[:3], FakeEncoder(), folder)
 
-    def read_and_replace(folder: Path):
-        manifest = read_manifest(folder)
-        monkeypatch.setattr("dupmae.engine.search.read_manifest", read_manifest)
+    def open_and_replace(*args):
+        monkeypatch.setattr("dupmae.engine.opened.ForwardStore", ForwardStore)
         build_index(DOCUMENTS[:5], FakeEncoder(), folder, replace=True)
-        return manifest
+        return ForwardStore.open(*args)
 
-    monkeypatch.setattr("dupmae.engine.search.read_manifest", read_and_replace)
+    monkeypatch.setattr("dupmae.engine.opened.ForwardStore", Mock(open=open_and_replace))
     with SearchEngine.open(folder, FakeEncoder()) as engine:
         assert (len(engine), engine.manifest.generation) == (5, 2)
 

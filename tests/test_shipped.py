@@ -71,7 +71,7 @@ def check_against_brute_force(
     for row, result in enumerate(results):
         assert result.proven
         terms, weights = encoded.sparse.row(row)
-        parts = engine.forward.score(encoded.dense[row], terms, weights, everything)
+        parts = engine.view.score(encoded.dense[row], terms, weights, everything)
         best = top_k(Weights(1.0, 1.0).combine(*parts), k)
         assert [hit.doc_id for hit in result.hits] == [ids[ordinal] for ordinal in best.ordinals]
         assert [hit.score for hit in result.hits] == best.scores.tolist()

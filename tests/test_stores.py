@@ -24,7 +24,7 @@ from dupmae.indexes import (
     SparseIndex,
     TantivyImpactIndex,
 )
-from dupmae.types import Encoded, Float32, SparseVectors
+from dupmae.types import Bool, Encoded, Float32, Ranking, SparseVectors
 
 DIM = 5
 
@@ -94,6 +94,21 @@ def same(found, expected) -> bool:
     )
 
 
+def only(ranking: Ranking, allowed: Bool) -> dict[int, float]:
+    pairs = zip(ranking.ordinals.tolist(), ranking.scores.tolist(), strict=True)
+    return {ordinal: score for ordinal, score in pairs if allowed[ordinal]}
+
+
+def masks(size: int) -> st.SearchStrategy[Bool]:
+    """Any documents of so many, often few or nearly all."""
+    few = st.sets(st.integers(0, max(size - 1, 0)), max_size=min(2, size))
+    return st.one_of(
+        arrays(np.bool_, size),
+        few.map(lambda ordinals: np.isin(np.arange(size), list(ordinals))),
+        few.map(lambda ordinals: ~np.isin(np.arange(size), list(ordinals))),
+    )
+
+
 # ---- dense ---------------------------------------------------------------------------------
 
 
@@ -116,6 +131,25 @@ def test_no_dense_score_exceeds_what_is_promised(name, vectors, query, k):
     assert len(listed) == len(ranking) == min(k, len(vectors))
     for ordinal, exact in score.items():
         assert exact <= listed.get(ordinal, ranking.scores[-1]) + error
+
+
+@MANY_EXAMPLES
+@given(st.data(), dense_vectors(st.integers(0, 30), DIM), st.integers(1, 35))
+@pytest.mark.parametrize("name", DENSE_STORES)
+def test_a_restricted_dense_search_keeps_its_promise_to_the_allowed(name, data, vectors, k):
+    allowed = data.draw(masks(len(vectors)))
+    query = data.draw(arrays(np.float32, (2, DIM), elements=st.floats(-1e6, 1e6, width=32)))
+    store = DENSE_STORES[name](vectors)
+
+    rankings = store.search(query, k, allowed)
+
+    truth = ExactDense(vectors).search(query, len(vectors) or 1)
+    for vector, ranking, true in zip(query, rankings, truth, strict=True):
+        score, error = only(true, allowed), store.error_bound(vector)
+        listed = only(ranking, allowed)
+        assert len(listed) == len(ranking) == min(k, np.count_nonzero(allowed))
+        for ordinal, exact in score.items():
+            assert exact <= listed.get(ordinal, ranking.scores[-1]) + error
 
 
 def test_dense_scores_of_whole_numbers_are_exact_and_may_be_negative(dense_store):
@@ -186,6 +220,36 @@ def test_no_sparse_score_exceeds_what_is_promised(name, vectors, queries, k):
         assert set(listed) <= set(true.ordinals.tolist())
         for ordinal, score in zip(true.ordinals.tolist(), true.scores.tolist(), strict=True):
             assert score <= listed.get(ordinal, ranking.scores[-1])
+
+
+@MANY_EXAMPLES
+@given(st.data(), sparse_vectors(max_size=30), sparse_vectors(1, 3), st.integers(1, 35))
+@pytest.mark.parametrize("name", SPARSE_STORES)
+def test_a_restricted_sparse_search_keeps_its_promise_to_the_allowed(
+    name, data, vectors, queries, k
+):
+    allowed = data.draw(masks(len(vectors)))
+
+    rankings = SPARSE_STORES[name](vectors).search(queries, k, allowed)
+
+    exact = ExactSparse(vectors, VOCABULARY).search(queries, len(vectors) or 1)
+    for ranking, true in zip(rankings, exact, strict=True):
+        score, listed = only(true, allowed), only(ranking, allowed)
+        assert len(listed) == len(ranking) == min(k, len(score))
+        assert set(listed) <= set(score)
+        for ordinal, truth in score.items():
+            assert truth <= listed.get(ordinal, ranking.scores[-1])
+
+
+def test_a_restricted_sparse_search_reads_as_deep_as_it_must(sparse_store):
+    # The few that are allowed score least of all.
+    vectors = batch(*({1: 300 - i} for i in range(300)))
+    allowed = np.arange(300) >= 297
+
+    (ranking,) = sparse_store(vectors).search(batch({1: 1}), 2, allowed)
+
+    assert set(ranking.ordinals.tolist()) < {297, 298, 299}
+    assert len(ranking) == 2
 
 
 def test_sparse_scores_are_in_units_of_the_true_score(sparse_store):

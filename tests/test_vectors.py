@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,8 @@ def build(folder: Path, *paths: Path, encoder: FakeEncoder | None = None) -> Non
 
 def assert_equal_indexes(one: Path, two: Path) -> None:
     first, second = read_manifest(one), read_manifest(two)
-    assert replace(first, created="", files=()) == replace(second, created="", files=())
+    assert (first.documents, first.corpus_hash) == (second.documents, second.corpus_hash)
+    assert (first.encoder_name, first.encoder_seal) == (second.encoder_name, second.encoder_seal)
     for name in FORWARD:
         place = Path("segments/000001/forward") / name
         assert (one / place).read_bytes() == (two / place).read_bytes()

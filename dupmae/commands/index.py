@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 )
 @index_option
 @model_option
-@click.option("--replace", is_flag=True, help="Replace the index that is there.")
+@click.option("--replace", is_flag=True, help="Begin anew instead of adding to the index there.")
 @threads_option
 @json_option
 def index(
@@ -57,9 +57,10 @@ def index(
 ) -> None:
     """Index CORPUS, a JSON-lines file with "_id", "text" and perhaps "title" on each line.
 
-    Other keys of a line are kept as the document's metadata; the file may be gzipped. The index
-    appears when it is complete: a build that is stopped leaves what was there before, and the
-    same command goes on with it.
+    Where an index is, its documents are added to it, and replace those of the same "_id". Other
+    keys of a line are kept as the document's metadata; the file may be gzipped. All of it appears
+    when it is complete: a build that is stopped leaves what was there before, and the same command
+    goes on with it.
     """
     if is_demo == (corpus is not None):
         raise UsageError("give a corpus file, or --demo for the built-in one")
@@ -80,7 +81,7 @@ def index(
         click.echo(json.dumps(_summary(manifest, index_folder, seconds)))
     else:
         click.echo(
-            f"indexed {manifest.documents:,} documents in {seconds:.1f} s into {index_folder}",
+            f"{index_folder} holds {manifest.documents:,} documents ({seconds:.1f} s)",
             err=True,
         )
 

@@ -1,0 +1,138 @@
+"""`info`, `verify`, `delete`, `compact`, `snapshot` and `restore`: what keeps an index in order.
+
+None of them needs the model.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dupmae.commands.options import index_option, json_option
+from dupmae.errors import IndexMissingError, UsageError
+
+if TYPE_CHECKING:
+    from dupmae.engine import Manifest
+
+
+@click.command()
+@index_option
+@json_option
+def info(index_folder: Path, as_json: bool) -> None:
+    """Say what the index holds, and by which encoder."""
+    from dupmae.engine import read_manifest
+
+    found = _info(read_manifest(index_folder))
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    segments = found.pop("segments")
+    for key, value in found.items():
+        click.echo(f"{key.replace('_', ' '):<16} {value}")
+    for segment in segments:
+        click.echo(
+            f"{'segment ' + segment['name']:<16} {segment['documents']} documents, "
+            f"{segment['deleted']} of them deleted, {segment['bytes']} bytes"
+        )
+
+
+@click.command()
+@click.option(
+    "--deep", is_flag=True, help="Look also at what the files say, not only at checksums."
+)
+@index_option
+@click.pass_context
+def verify(context: click.Context, deep: bool, index_folder: Path) -> None:
+    """Read every file of the index and say what is damaged; exit code 3 if anything is."""
+    from dupmae.engine import verify_index
+
+    problems = verify_index(index_folder, deep=deep)
+    for problem in problems:
+        click.echo(f"Error: {problem}", err=True)
+    if problems:
+        context.exit(IndexMissingError.exit_code)
+    click.echo(f"{index_folder}: nothing is wrong")
+
+
+@click.command()
+@click.argument("doc_ids", metavar="[ID]...", nargs=-1)
+@click.option(
+    "--ids",
+    "id_file",
+    type=click.Path(path_type=Path),
+    help='A file of ids: one a line, or a .jsonl file with an "_id" on each line.',
+)
+@click.option("--missing-ok", is_flag=True, help="Pass over ids that no document has.")
+@index_option
+def delete(
+    doc_ids: tuple[str, ...], id_file: Path | None, missing_ok: bool, index_folder: Path
+) -> None:
+    """Delete the documents of these IDs, all or none. `compact` then takes them off the disk."""
+    if not doc_ids and id_file is None:
+        raise UsageError("give the ids of documents, or --ids with a file of them")
+    from dupmae.engine import delete_documents, read_id_file
+
+    ids = chain(doc_ids, () if id_file is None else read_id_file(id_file))
+    deleted = delete_documents(index_folder, ids, missing_ok=missing_ok)
+    click.echo(f"deleted {deleted:,} documents of {index_folder}", err=True)
+
+
+@click.command()
+@index_option
+def compact(index_folder: Path) -> None:
+    """Write the index as one segment without what was deleted; nothing is encoded."""
+    from dupmae.engine import compact as merge_all
+
+    manifest = merge_all(index_folder)
+    click.echo(f"{index_folder} holds {manifest.documents:,} documents, compacted", err=True)
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@index_option
+def snapshot(out: Path, index_folder: Path) -> None:
+    """Write the index as it is now to OUT, a tar file; others may search and write meanwhile."""
+    from dupmae.engine import snapshot_index
+
+    manifest = snapshot_index(index_folder, out)
+    click.echo(f"{out} holds {manifest.documents:,} documents of {index_folder}", err=True)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@index_option
+def restore(file: Path, index_folder: Path) -> None:
+    """Make an index of FILE, a snapshot, where none is."""
+    from dupmae.engine import restore_index
+
+    manifest = restore_index(file, index_folder)
+    click.echo(f"{index_folder} holds {manifest.documents:,} documents of {file}", err=True)
+
+
+def _info(manifest: Manifest) -> dict[str, Any]:
+    segments = [
+        {
+            "name": segment.name,
+            "documents": segment.documents,
+            "deleted": segment.deleted,
+            "bytes": sum(file.size for file in segment.files),
+        }
+        for segment in manifest.segments
+    ]
+    return {
+        "documents": manifest.documents,
+        "deleted": sum(segment.deleted for segment in manifest.segments),
+        "bytes": sum(file.size for file in manifest.files),
+        "generation": manifest.generation,
+        "created": manifest.created,
+        "encoder": manifest.encoder_name,
+        "seal": manifest.encoder_seal,
+        "dense_dim": manifest.dense_dim,
+        "vocabulary_size": manifest.vocabulary_size,
+        "format_version": manifest.format_version,
+        "segments": segments,
+    }

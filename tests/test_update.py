@@ -1,0 +1,460 @@
+"""An index that was updated in any way answers as one that was built of what it holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+
+import numpy as np
+import pytest
+from fakes import FakeEncoder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dupmae.engine import (
+    SearchEngine,
+    build_index,
+    compact,
+    delete_documents,
+    explain,
+    export_index,
+    read_corpus,
+    read_manifest,
+    verify_index,
+)
+from dupmae.engine.lock import writer_lock
+from dupmae.engine.merge import segments_to_merge
+from dupmae.errors import DataError, DupMAEError, IndexMissingError, SealError
+from dupmae.indexes.faiss_store import FaissFlat
+from dupmae.types import Document, Float32
+
+WORDS = ["whale", "ship", "sea", "captain", "harpoon", "storm"]
+QUERIES = ["whale sea", "captain", "ship storm harpoon", "unheard", ""]
+
+
+def encoder() -> FakeEncoder:
+    return FakeEncoder(corpus_idf=True)
+
+
+def document(number: int, version: int = 0) -> Document:
+    """Return a text of words in a pattern that repeats, so that many scores are equal."""
+    steps = (1, 2, 3 + version)
+    text = " ".join(WORDS[(number * step + version) % 6] for step in steps)
+    return Document(
+        f"d{number}", text, WORDS[version % 2], {"version": version, "n": [number, None]}
+    )
+
+
+def answers(folder: Path) -> list[list[tuple[str, float, float, float]]]:
+    """Return ids and scores, to the last bit, of many queries with and without feedback."""
+    with SearchEngine.open(folder, encoder()) as engine:
+        found = []
+        for k, feedback, dense_weight in ((3, 0.0, 1.0), (1000, 0.4, 1.0), (5, 0.0, 0.0)):
+            results = engine.search_batch(QUERIES, k, feedback=feedback, dense_weight=dense_weight)
+            assert all(result.proven for result in results)
+            found += [[(h.doc_id, h.score, h.dense, h.sparse) for h in r.hits] for r in results]
+        return found
+
+
+def texts(folder: Path) -> list[Document]:
+    with SearchEngine.open(folder, encoder()) as engine:
+        assert [engine.documents.ordinal(d) for d in engine.documents.ids(range(len(engine)))] == (
+            list(range(len(engine)))
+        )
+        return engine.documents.get(range(len(engine)))
+
+
+def assert_as_built_of(folder: Path, documents: Sequence[Document]) -> None:
+    assert texts(folder) == list(documents)
+    assert read_manifest(folder).documents == len(documents)
+    if not documents:
+        assert answers(folder) == [[]] * len(answers(folder))
+        return
+    with TemporaryDirectory() as other:
+        build_index(documents, encoder(), Path(other) / "fresh")
+        assert answers(folder) == answers(Path(other) / "fresh")
+
+
+def clean(folder: Path) -> bool:
+    """Say whether the folder holds what its manifest names and nothing else."""
+    named = {file.path for file in read_manifest(folder).files} | {"MANIFEST.json", "WRITER.lock"}
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    return found == named
+
+
+@dataclass
+class Model:
+    """What an index should hold, as a list of documents in order."""
+
+    documents: list[Document] = field(default_factory=list)
+
+    def add(self, documents: Sequence[Document]) -> None:
+        new = {document.doc_id for document in documents}
+        self.delete(new)
+        self.documents += documents
+
+    def delete(self, ids: set[str]) -> None:
+        self.documents = [document for document in self.documents if document.doc_id not in ids]
+
+
+NUMBERS = st.sets(st.integers(0, 25), min_size=1, max_size=12)
+STEPS = st.one_of(
+    st.tuples(st.just("add"), NUMBERS, st.integers(0, 3)),
+    st.tuples(st.just("delete"), NUMBERS, st.just(0)),
+    st.tuples(st.just("compact"), st.just({0}), st.just(0)),
+)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of what survives a fault are in `test_faults.py`."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(STEPS, min_size=1, max_size=10))
+def test_any_long_sequence_of_updates_answers_as_a_fresh_build_of_what_is_left(steps) -> None:
+    run_updates(steps)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(STEPS, min_size=2, max_size=5))
+def test_any_sequence_of_updates_answers_as_a_fresh_build_of_what_is_left(steps) -> None:
+    run_updates(steps)
+
+
+def run_updates(steps: Sequence[tuple[str, set[int], int]]) -> None:
+    with TemporaryDirectory() as place:
+        folder, model = Path(place) / "my.index", Model()
+        model.add([document(n) for n in range(0, 26, 2)])
+        build_index(model.documents, encoder(), folder)
+        for kind, numbers, version in steps:
+            ids = {f"d{number}" for number in numbers}
+            if kind == "add":
+                documents = [document(number, version) for number in sorted(numbers)]
+                build_index(documents, encoder(), folder, block_size=5)
+                model.add(documents)
+            elif kind == "delete":
+                here = len(model.documents)
+                deleted = delete_documents(folder, ids, missing_ok=True)
+                model.delete(ids)
+                assert deleted == here - len(model.documents)
+            else:
+                compact(folder)
+        assert_as_built_of(folder, model.documents)
+        assert verify_index(folder, deep=True) == []
+        assert clean(folder)
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("update") / "my.index"
+    build_index([document(n) for n in range(40)], encoder(), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(built_once: Path, tmp_path: Path) -> Path:
+    shutil.copytree(built_once, tmp_path / "my.index")
+    return tmp_path / "my.index"
+
+
+def names(folder: Path) -> list[tuple[str, int, int]]:
+    return [(s.name, s.documents, s.deleted) for s in read_manifest(folder).segments]
+
+
+def test_an_update_encodes_what_is_new_and_nothing_else(folder: Path) -> None:
+    new = encoder()
+    manifest = build_index([document(7, 1), document(99)], new, folder)
+    assert new.encoded_documents == 2
+    assert manifest == read_manifest(folder)
+    assert (manifest.generation, manifest.documents, manifest.corpus_hash) == (2, 41, "")
+    assert names(folder) == [("000001", 40, 1), ("000002", 2, 0)]
+    kept = [document(n) for n in range(40) if n != 7]
+    assert_as_built_of(folder, [*kept, document(7, 1), document(99)])
+
+
+def test_files_of_live_segments_are_never_touched(folder: Path) -> None:
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("segments/*/**/*.*")}
+    build_index([document(7, 1)], encoder(), folder)
+    delete_documents(folder, ["d3"])
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before}
+    assert after == before
+
+
+def test_deleting_all_leaves_an_index_without_documents_that_can_be_added_to(folder: Path) -> None:
+    assert delete_documents(folder, [f"d{n}" for n in range(40)]) == 40
+    assert names(folder) == []
+    assert_as_built_of(folder, [])
+    assert verify_index(folder, deep=True) == []
+    build_index([document(1)], encoder(), folder)
+    assert_as_built_of(folder, [document(1)])
+    assert names(folder) == [("000003", 1, 0)]
+
+
+def test_an_unknown_id_is_named_and_nothing_is_deleted(folder: Path) -> None:
+    before = (folder / "MANIFEST.json").read_bytes()
+    with pytest.raises(DataError, match=r"no document of index .* has the id 'd40'; nothing"):
+        delete_documents(folder, ["d1", "d40", "d2"])
+    assert (folder / "MANIFEST.json").read_bytes() == before
+    assert clean(folder)
+
+
+def test_unknown_ids_may_be_passed_over_and_ids_may_repeat(folder: Path) -> None:
+    asked = iter(["d1", "d40", "\ud800", "", "d1", "d2"])
+    assert delete_documents(folder, asked, missing_ok=True) == 2
+    assert delete_documents(folder, ["d1", "d3"], missing_ok=True) == 1
+    assert delete_documents(folder, ["d1"], missing_ok=True) == 0
+    assert read_manifest(folder).generation == 3
+    assert names(folder) == [("000001", 40, 3)]
+
+
+def test_a_deleted_document_is_not_explained_and_a_rank_counts_live_ones(folder: Path) -> None:
+    with SearchEngine.open(folder, encoder()) as engine:
+        last = engine.search("whale", 40).hits[-1].doc_id
+    delete_documents(folder, [d for d in ("d0", "d1", "d2") if d != last])
+    with SearchEngine.open(folder, encoder()) as engine:
+        hits = engine.search("whale", 100).hits
+        for rank, hit in enumerate(hits, start=1):
+            explained = explain(engine, "whale", hit.doc_id)
+            assert (explained.rank, explained.score) == (rank, hit.score)
+        with pytest.raises(DataError, match="no document of the index has the id 'd0'"):
+            explain(engine, "whale", "d0")
+
+
+def test_an_export_holds_live_documents_in_order(folder: Path, tmp_path: Path) -> None:
+    build_index([document(7, 1), document(99)], encoder(), folder)
+    delete_documents(folder, ["d0"])
+    kept = [*(document(n) for n in range(1, 40) if n != 7), document(7, 1), document(99)]
+    assert export_index(folder, tmp_path / "out.npz") == 40
+    assert list(read_corpus(tmp_path / "out.jsonl")) == kept
+    exported = np.load(tmp_path / "out.npz")
+    expected = encoder().encode_documents([document.content for document in kept])
+    assert np.array_equal(exported["dense"], expected.dense)
+    assert np.array_equal(exported["indptr"], expected.sparse.indptr)
+    assert np.array_equal(exported["terms"], expected.sparse.terms)
+
+
+# ---- readers and writers ---------------------------------------------------------------------
+
+
+def test_a_reader_keeps_its_state_until_it_reloads(folder: Path) -> None:
+    with SearchEngine.open(folder, encoder()) as engine:
+        before = engine.search("whale", 50)
+        build_index([document(7, 1), document(99)], encoder(), folder)
+        delete_documents(folder, ["d0"])
+        compact(folder)
+        assert engine.search("whale", 50) == before
+        assert engine.documents.get([0]) == [document(0)]
+        assert engine.reload()
+        assert len(engine) == 40
+        assert not engine.reload()
+        with SearchEngine.open(folder, encoder()) as other:
+            assert engine.search_batch(QUERIES, 50) == other.search_batch(QUERIES, 50)
+
+
+def test_a_reload_opens_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SearchEngine.open(folder, encoder()) as engine:
+        build_index([document(99)], encoder(), folder)
+        delete_documents(folder, ["d0"])
+        opened = []
+
+        def noted(dense: Float32) -> FaissFlat:
+            opened.append(len(dense))
+            return FaissFlat(dense)
+
+        monkeypatch.setattr("dupmae.engine.opened.FaissFlat", noted)
+        engine.reload()
+        assert (len(engine), opened) == (40, [1])
+
+
+def test_a_reload_finds_an_index_that_was_made_in_the_place_of_a_removed_one(folder: Path) -> None:
+    with SearchEngine.open(folder, encoder()) as engine:
+        shutil.rmtree(folder)
+        build_index([document(n, 1) for n in range(3)], encoder(), folder)
+        assert names(folder) == [("000001", 3, 0)]
+        assert engine.reload()
+        assert engine.documents.get(range(3)) == [document(n, 1) for n in range(3)]
+
+
+def test_a_reload_that_fails_leaves_the_reader_as_it_was(folder: Path) -> None:
+    with SearchEngine.open(folder, encoder()) as engine:
+        before = engine.search("whale")
+        build_index([document(1)], FakeEncoder("other"), folder, replace=True)
+        with pytest.raises(SealError):
+            engine.reload()
+        (folder / "MANIFEST.json").unlink()
+        with pytest.raises(IndexMissingError):
+            engine.reload()
+        assert engine.search("whale") == before
+
+
+def test_searches_go_on_while_others_write_and_reload(folder: Path) -> None:
+    stopped = Event()
+    with SearchEngine.open(folder, encoder()) as engine, ThreadPoolExecutor(2) as pool:
+
+        def ask() -> set[int]:
+            lengths = set()
+            while not stopped.is_set():
+                lengths |= {len(result.hits) for result in engine.search_batch(QUERIES, 100)}
+            return lengths
+
+        def reload() -> int:
+            return sum(engine.reload() for _ in iter(stopped.is_set, True))
+
+        asked, reloaded = pool.submit(ask), pool.submit(reload)
+        for _ in range(8):
+            build_index([document(50)], encoder(), folder)
+            delete_documents(folder, ["d50"])
+        stopped.set()
+        assert asked.result() <= {40, 41}
+        assert reloaded.result() > 0
+
+
+@pytest.mark.parametrize("write", [lambda f: delete_documents(f, ["d1"]), compact])
+def test_one_writer_at_a_time(folder: Path, write) -> None:
+    delete_documents(folder, ["d0"])
+    with writer_lock(folder), pytest.raises(DupMAEError, match="another writer"):
+        write(folder)
+    write(folder)
+
+
+@pytest.mark.parametrize("write", [lambda f: delete_documents(f, ["d1"]), compact])
+def test_where_no_index_is_nothing_is_made(tmp_path: Path, write) -> None:
+    with pytest.raises(IndexMissingError, match="no index at"):
+        write(tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- merging ---------------------------------------------------------------------------------
+
+
+def test_segments_stay_few_and_documents_in_order(folder: Path) -> None:
+    for number in range(100, 112):
+        build_index([document(number)], encoder(), folder)
+        lives = [segment.live for segment in read_manifest(folder).segments]
+        assert all(n >= 2 * sum(lives[i + 1 :]) for i, n in enumerate(lives))
+    assert len(lives) <= 4
+    assert_as_built_of(folder, [document(n) for n in (*range(40), *range(100, 112))])
+    assert clean(folder)
+
+
+def test_a_segment_that_is_mostly_deleted_is_written_anew(folder: Path) -> None:
+    delete_documents(folder, [f"d{n}" for n in range(20)])
+    assert names(folder) == [("000001", 40, 20)]
+    delete_documents(folder, ["d20"])
+    assert names(folder) == [("000004", 19, 0)]
+    assert_as_built_of(folder, [document(n) for n in range(21, 40)])
+
+
+def test_compacting_leaves_one_segment_without_a_trace_of_what_was_deleted(folder: Path) -> None:
+    secret = Document("secret", "abracadabra", "hocuspocus")
+    build_index([secret, document(99)], encoder(), folder)
+    delete_documents(folder, ["secret", "d3"])
+    manifest = compact(folder)
+    assert [(s.documents, s.deleted) for s in manifest.segments] == [(40, 0)]
+    assert manifest.corpus_hash != ""
+    for path in folder.rglob("*"):
+        assert path.is_dir() or b"abracadabra" not in path.read_bytes()
+    assert compact(folder) == manifest
+    kept = [document(n) for n in (*range(3), *range(4, 40), 99)]
+    assert_as_built_of(folder, kept)
+    fresh = build_index(kept, encoder(), folder, replace=True)
+    assert fresh.corpus_hash == manifest.corpus_hash
+
+
+def test_vectors_are_copied_when_segments_merge(folder: Path) -> None:
+    build_index([document(n) for n in range(40, 45)], encoder(), folder)
+    manifest = compact(folder)
+    vectors = np.load(folder / "segments" / manifest.segments[0].name / "forward" / "dense.npy")
+    expected = encoder().encode_documents([document(n).content for n in range(45)])
+    assert vectors.tobytes() == expected.dense.tobytes()
+
+
+def test_an_update_stands_when_there_is_no_room_to_merge(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dupmae.engine.merge.merge_segments", full)
+        build_index([document(n) for n in range(40, 70)], encoder(), folder)
+    assert "were not merged" in caplog.text
+    assert [documents for _, documents, _ in names(folder)] == [40, 30]
+    assert_as_built_of(folder, [document(n) for n in range(70)])
+    build_index([document(70)], encoder(), folder)
+    assert [documents for _, documents, _ in names(folder)] == [71]
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), max_size=8))
+def test_merging_comes_to_an_end_with_few_segments(sizes) -> None:
+    @dataclass
+    class Sizes:
+        live: int
+        deleted: int
+
+    segments = [Sizes(*size) for size in sizes]
+    for _ in range(20):
+        due = segments_to_merge(segments)
+        if due is None:
+            break
+        first, end = due
+        merged = Sizes(sum(segment.live for segment in segments[first:end]), 0)
+        segments[first:end] = [merged]
+    assert segments_to_merge(segments) is None
+    assert all(segment.deleted <= segment.live for segment in segments)
+    assert 2 ** len(segments) <= 2 * sum(segment.live for segment in segments) + 1
+
+
+# ---- updates that are stopped ----------------------------------------------------------------
+
+KILLED_UPDATE = """
+import os, signal, sys
+from pathlib import Path
+from unittest import mock
+sys.path.insert(0, {tests!r})
+from test_update import document, encoder
+from dupmae.engine import build_index
+def die(*args, **options): os.kill(os.getpid(), signal.SIGKILL)
+mock.patch("dupmae.engine.segment.TantivyImpactIndex.build", die).start()
+build_index([document(n, 1) for n in range(30, 50)], encoder(), {folder!r}, block_size=4)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
+@pytest.mark.parametrize("meanwhile", ["nothing", "a delete", "compaction", "a replacement"])
+def test_a_killed_update_goes_on_whatever_was_written_meanwhile(
+    folder: Path, meanwhile: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = KILLED_UPDATE.format(tests=str(Path(__file__).parent), folder=str(folder))
+    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr
+    model = Model([document(n) for n in range(40)])
+    assert_as_built_of(folder, model.documents)
+    if meanwhile != "nothing":
+        delete_documents(folder, ["d0", "d35"])
+        model.delete({"d0", "d35"})
+    if meanwhile == "compaction":
+        compact(folder)
+    again = encoder()
+    new = [document(n, 1) for n in range(30, 50)]
+    with caplog.at_level(logging.WARNING):
+        build_index(new, again, folder, block_size=4, replace=meanwhile == "a replacement")
+    assert again.encoded_documents == 0
+    assert "going on after 20 documents" in caplog.text
+    if meanwhile == "a replacement":
+        model.documents = []
+    model.add(new)
+    assert_as_built_of(folder, model.documents)
+    assert clean(folder)
