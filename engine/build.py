@@ -29,6 +29,7 @@ from dupmae.engine.segment import write_segment
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DupMAEError, IndexMissingError, UsageError
 from dupmae.indexes.forward import ForwardWriter
+from dupmae.indexes.sparse import DEFAULT_SPARSE, check_sparse
 from dupmae.types import Document, TextEncoder
 
 BLOCK_SIZE = 512
@@ -46,6 +47,7 @@ def build_index(
     block_size: int = BLOCK_SIZE,
     replace: bool = False,
     total: int | None = None,
+    sparse: str = DEFAULT_SPARSE,
 ) -> Manifest:
     """Index documents in a folder; ordinals follow their order.
 
@@ -59,17 +61,21 @@ def build_index(
         replace: whether an index that is there may be replaced. It stands until the new one is
             complete, so the disk must hold both.
         total: number of documents, if known, to tell the time left.
+        sparse: which store finds sparse candidates, of `SPARSE_STORES`; answers are the same.
 
     Returns:
         The manifest of the new index.
 
     Raises:
-        UsageError: if the folder holds an index and `replace` is not set, or holds other files.
+        UsageError: if the folder holds an index and `replace` is not set, or holds other files,
+            or there is no such sparse store.
         IndexMissingError: if it holds a damaged index and `replace` is not set.
         DataError: if there are no documents or an id repeats, or vectors are not of them.
-        DupMAEError: if the disk is full or cannot be written, or another build is writing there.
+        DupMAEError: if the disk is full or cannot be written, another build is writing there, or
+            what the sparse store needs is not installed.
     """
     folder = Path(folder)
+    check_sparse(sparse)
     if block_size < 1:
         raise UsageError(f"block_size must be at least 1, found {block_size}")
     _refuse_other_files(folder)
@@ -89,7 +95,7 @@ def build_index(
             journal = (resumes and _unfinished(folder, live, plan)) or _begin(folder, live, plan)
             try:
                 segment = _segment(folder, journal)
-                manifest = write_segment(segment, documents, encoder, journal, total=total)
+                manifest = write_segment(segment, documents, encoder, journal, sparse, total=total)
                 write_manifest(folder, manifest)
             except BaseException as error:  # ctrl-C too
                 kept = _leave(folder, journal)

@@ -4,7 +4,8 @@
     my.index/WRITER.lock                        see `lock.py`
     my.index/JOURNAL.jsonl                      of an unfinished build only: see `journal.py`
     my.index/segments/000001/forward/           vectors: see `dupmae.indexes.forward`
-    my.index/segments/000001/tantivy/           sparse candidates: `dupmae.indexes.tantivy_store`
+    my.index/segments/000001/tantivy/           sparse candidates, or `lucene/`: see
+                                                `dupmae.indexes.sparse`
     my.index/segments/000001/documents.sqlite   ids and texts: `dupmae.indexes.documents`
 
 The manifest names the live segment with every file's size and checksum, the encoder's seal, and
@@ -29,7 +30,6 @@ FORMAT_VERSION = 2
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
 FORWARD_NAME = "forward"
-SPARSE_NAME = "tantivy"
 DOCUMENTS_NAME = "documents.sqlite"
 
 _HASH_BLOCK = 1 << 20

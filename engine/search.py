@@ -11,7 +11,6 @@ from dupmae.engine.fusion import Fused, Stores, Weights, fuse_batch
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
-    SPARSE_NAME,
     Manifest,
     read_manifest,
     segment_folder,
@@ -20,7 +19,7 @@ from dupmae.errors import IndexMissingError, SealError, UsageError
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.indexes.forward import ForwardStore
-from dupmae.indexes.tantivy_store import TantivyImpactIndex
+from dupmae.indexes.sparse import open_sparse
 from dupmae.types import CorpusStatistics, Encoded, Hit, SearchResult, TextEncoder
 
 QUERY_BLOCK = 64
@@ -89,7 +88,7 @@ class SearchEngine:
         _check_seal(folder, manifest, encoder)
         segment = segment_folder(folder, manifest)
         forward = ForwardStore.open(segment / FORWARD_NAME)
-        sparse = TantivyImpactIndex.open(segment / SPARSE_NAME)
+        sparse = open_sparse(segment)
         documents = DocumentStore.open(segment / DOCUMENTS_NAME)
         counts = (len(forward), len(sparse), len(documents))
         if set(counts) != {manifest.documents}:

@@ -7,7 +7,6 @@ blocks, whatever the size of the corpus.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -22,7 +21,6 @@ from dupmae.engine.journal import Checkpoint, Journal
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
-    SPARSE_NAME,
     Manifest,
     describe_files,
 )
@@ -32,7 +30,7 @@ from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DataError
 from dupmae.indexes.documents import DocumentWriter
 from dupmae.indexes.forward import ForwardStore, ForwardWriter
-from dupmae.indexes.tantivy_store import TantivyImpactIndex
+from dupmae.indexes.sparse import build_sparse
 from dupmae.types import Document, Encoded, TextEncoder, TokenisingEncoder
 
 logger = logging.getLogger(__name__)
@@ -43,6 +41,7 @@ def write_segment(
     documents: Iterable[Document],
     source: TextEncoder | VectorFiles,
     journal: Journal,
+    sparse: str,
     *,
     total: int | None = None,
 ) -> Manifest:
@@ -54,6 +53,7 @@ def write_segment(
         source: of the vectors.
         journal: of this build. Vectors that come from files are not noted in it: to read them
             again takes no longer than to make sure that they are the same.
+        sparse: the name of the sparse store.
         total: number of documents, if known, to tell the time left.
 
     Returns:
@@ -82,9 +82,8 @@ def write_segment(
         raise DataError("there are no documents to index")
     if isinstance(source, VectorFiles):
         source.check_all_used()
-    shutil.rmtree(segment / SPARSE_NAME, ignore_errors=True)  # of a build that was stopped
     forward = ForwardStore.open(segment / FORWARD_NAME)
-    TantivyImpactIndex.build(segment / SPARSE_NAME, forward.sparse, plan.vocabulary_size)
+    build_sparse(segment, sparse, forward.sparse, plan.vocabulary_size)
     return Manifest(
         generation=plan.generation,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
