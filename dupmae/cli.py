@@ -15,6 +15,7 @@ import click
 
 from dupmae import __version__
 from dupmae.commands.adapt import adapt
+from dupmae.commands.convert import convert
 from dupmae.commands.evaluate import eval_command
 from dupmae.commands.export import export
 from dupmae.commands.index import index
@@ -49,5 +50,5 @@ def main(verbose: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-for command in (pretrain, finetune, adapt, index, export, search, explain, eval_command):
+for command in (pretrain, finetune, adapt, index, export, convert, search, explain, eval_command):
     main.add_command(command)

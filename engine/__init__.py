@@ -6,6 +6,8 @@ from dupmae.engine.explain import Explanation, TermMatch, explain
 from dupmae.engine.export import export_index
 from dupmae.engine.fusion import Weights
 from dupmae.engine.manifest import Manifest, read_manifest, verify_checksums
+from dupmae.engine.pyserini_export import to_pyserini
+from dupmae.engine.pyserini_import import from_pyserini
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.vectors import VectorFiles
 
@@ -21,7 +23,9 @@ __all__ = [
     "count_documents",
     "explain",
     "export_index",
+    "from_pyserini",
     "read_corpus",
     "read_manifest",
+    "to_pyserini",
     "verify_checksums",
 ]

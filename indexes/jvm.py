@@ -69,7 +69,7 @@ def _start() -> Any:
         raise _unusable("pyjnius is not installed") from None
     if not jnius_config.vm_running:
         jnius_config.add_options(*_OPTIONS)
-        jnius_config.add_classpath(str(_jar()))
+        jnius_config.add_classpath(str(lucene_jar()))
     try:
         with _java_home():
             import jnius
@@ -85,7 +85,7 @@ def _start() -> Any:
     return jnius
 
 
-def _jar() -> Path:
+def lucene_jar() -> Path:
     """Return the jar of Anserini, in which Lucene is."""
     pyserini = find_spec("pyserini")  # does not import it
     if pyserini is None or not pyserini.submodule_search_locations:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,18 @@ from fakes import FakeEncoder
 from lucene import skip_without_lucene
 
 from dupmae.cli import main
-from dupmae.engine import SearchEngine, build_index, read_manifest, verify_checksums
+from dupmae.encoder import Encoder
+from dupmae.engine import (
+    SearchEngine,
+    VectorFiles,
+    build_index,
+    export_index,
+    read_corpus,
+    read_manifest,
+    verify_checksums,
+)
 from dupmae.errors import DupMAEError, IndexMissingError, UsageError
+from dupmae.eval import load_beir
 from dupmae.indexes.sparse import DEFAULT_SPARSE, SPARSE_STORES, open_sparse
 from dupmae.types import Document
 
@@ -98,3 +109,27 @@ def test_the_command_line_offers_every_store() -> None:
     (option,) = [option for option in main.commands["index"].params if option.name == "sparse"]
     assert list(option.type.choices) == list(SPARSE_STORES)
     assert option.default == DEFAULT_SPARSE
+
+
+@pytest.mark.slow
+def test_on_cranfield_answers_of_the_shipped_encoder_are_the_same(
+    shared_dir: Path, tmp_path: Path
+) -> None:
+    skip_without_lucene()
+    collection = load_beir(shared_dir / "beir" / "cranfield")
+    encoder = Encoder.load()
+    documents = list(islice(read_corpus(collection.corpus_path), 300))
+    build_index(documents, encoder, tmp_path / "tantivy")
+    export_index(tmp_path / "tantivy", tmp_path / "vectors.npz")
+    with VectorFiles.open([tmp_path / "vectors.npz"]) as vectors:
+        build_index(documents, vectors, tmp_path / "lucene", sparse="lucene")
+
+    queries = list(collection.queries.values())
+    answers = []
+    for name in SPARSE_STORES:
+        with SearchEngine.open(tmp_path / name, encoder, feedback=0.3) as engine:
+            answers.append(engine.search_batch(queries, 10))
+
+    assert all(result.proven for results in answers for result in results)
+    hits = [[result.hits for result in results] for results in answers]
+    assert hits[0] == hits[1]
