@@ -3,8 +3,9 @@
 pyserini and Anserini index a folder of JSONL files, a document a line: `id`, `contents` and
 `vector`, which maps tokens to weights. Their impact index keeps whole numbers, so weights are
 multiplied by a scale and rounded, to 1 at least, so that no term is lost. A query is a line of its
-id, a tab, and its tokens, each as many times as it weighs. Tokens are the entries of the encoder's
-vocabulary. `pyserini_import.py` reads what is written here.
+id, a tab, and its tokens, each as many times as it weighs; each query has a scale of its own, which
+changes no ranking. Tokens are the entries of the encoder's vocabulary. `pyserini_import.py` reads
+what is written here.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ COLLECTION_NAME = "collection"
 TOPICS_NAME = "topics.tsv"
 DEFAULT_SCALE = 100.0
 """As usual for SPLADE and uniCOIL: a weight of 1 becomes an impact of 100."""
+QUERY_IMPACT = 255
+"""Of a query's heaviest term. A scale for all queries may be too coarse: at 100 the terms of
+dupmae-mini's queries have impacts of 1 to 4."""
 MAX_IMPACT = 65_535
 """Of a term; Anserini writes it out as many times, in memory."""
 
@@ -52,7 +56,7 @@ def to_pyserini(
         folder: gets `collection/` and, with queries, `topics.tsv`; appears when complete.
         encoder: that made the vectors; encodes the queries, for this corpus.
         queries: JSONL with `_id` and `text`.
-        scale: impacts are weights times this, > 0.
+        scale: impacts in documents are weights times this, > 0.
 
     Returns:
         The number of documents.
@@ -74,7 +78,7 @@ def to_pyserini(
         if queries is not None:
             statistics = CorpusStatistics(len(source), frequency)
             with (partial / TOPICS_NAME).open("wb") as file:
-                _write_topics(file, queries, encoder, statistics, tokens, scale)
+                _write_topics(file, queries, encoder, statistics, tokens)
         return len(source)
 
 
@@ -127,17 +131,17 @@ def _write_topics(
     encoder: TextEncoder,
     statistics: CorpusStatistics,
     tokens: Sequence[str],
-    scale: float,
 ) -> None:
     for block in _blocks(read_corpus(queries)):
         encoded = encoder.encode_queries([query.text for query in block], statistics)
-        for query, row in zip(block, encoded.sparse, strict=True):
+        for query, (terms, weights) in zip(block, encoded.sparse, strict=True):
             if query.doc_id.split() != [query.doc_id]:
                 raise DataError(
                     f"{queries}: the query id {query.doc_id!r} holds white space, which ends an id "
                     "in topics and runs; rename the query"
                 )
-            impacts = _impacts(*row, tokens, scale)
+            scale = QUERY_IMPACT / float(weights.max(initial=0.0) or 1.0)
+            impacts = _impacts(terms, weights, tokens, scale)
             repeated = " ".join(" ".join([token] * impact) for token, impact in impacts.items())
             file.write(f"{query.doc_id}\t{repeated}\n".encode())
 

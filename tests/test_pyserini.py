@@ -68,6 +68,14 @@ def impacts(sparse: SparseVectors, scale: float) -> list[dict[str, int]]:
     ]
 
 
+def topic_impacts() -> list[dict[str, int]]:
+    rows = ENCODER.encode_queries(list(QUERIES.values())).sparse
+    return [
+        impacts(SparseVectors.from_rows([(terms, weights)]), 255 / weights.max())[0]
+        for terms, weights in rows
+    ]
+
+
 # ---- to pyserini ---------------------------------------------------------------------------
 
 
@@ -83,7 +91,7 @@ def test_documents_are_whole_impacts_by_token_and_queries_repeated_tokens(
         for document, vector in zip(DOCUMENTS, impacts(encoded.sparse, 10), strict=True)
     ]
     topics = [line.split("\t") for line in (tmp_path / "p/topics.tsv").read_text().splitlines()]
-    wanted = impacts(ENCODER.encode_queries(list(QUERIES.values())).sparse, 10)
+    wanted = topic_impacts()
     for (query_id, text), key, vector in zip(topics, QUERIES, wanted, strict=True):
         tokens = text.split(" ")
         assert query_id == key
@@ -198,9 +206,7 @@ def test_anserini_indexes_the_collection_and_scores_its_topics_as_integers(
         ENCODER.encode_documents([document.content for document in DOCUMENTS]).sparse, 100
     )
     expected = {}
-    for key, query in zip(
-        QUERIES, impacts(ENCODER.encode_queries(list(QUERIES.values())).sparse, 100), strict=True
-    ):
+    for key, query in zip(QUERIES, topic_impacts(), strict=True):
         for document, vector in zip(DOCUMENTS, documents, strict=True):
             score = sum(query.get(token, 0) * impact for token, impact in vector.items())
             if score:

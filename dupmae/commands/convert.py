@@ -30,7 +30,7 @@ _ENDINGS = {".safetensors", ".npz"}
     "--scale",
     default=100.0,
     show_default=True,
-    help="An impact is a weight times this; to pyserini it is rounded, to 1 at least.",
+    help="An impact is a document's weight times this; to pyserini it is rounded, to 1 at least.",
 )
 @model_option
 @threads_option
