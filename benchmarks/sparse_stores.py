@@ -26,6 +26,7 @@ from dupmae.indexes import (
     ForwardStore,
     ForwardWriter,
     InvertedIndex,
+    LuceneImpactIndex,
     SparseIndex,
     TantivyImpactIndex,
 )
@@ -145,9 +146,10 @@ def open_stores(
     """Build and open all stores; return them with their cells "build s | size MB | open ms"."""
     stores: dict[str, SparseIndex] = {}
     costs = {}
-    kinds: dict[str, type[InvertedIndex | TantivyImpactIndex]] = {
+    kinds: dict[str, type[InvertedIndex | LuceneImpactIndex | TantivyImpactIndex]] = {
         "inverted": InvertedIndex,
         "Tantivy": TantivyImpactIndex,
+        "Lucene": LuceneImpactIndex,
     }
     for name, kind in kinds.items():
         _, built = timed(partial(kind.build, folder / name, vectors, VOCABULARY))
@@ -186,7 +188,7 @@ def measure(
 @click.option("--seed", default=0, show_default=True)
 @click.option("--cpu-time", is_flag=True, help="Do not count what a search waits.")
 def main(documents: tuple[int, ...], queries: int, seed: int, cpu_time: bool) -> None:
-    """Compare the inverted index, Tantivy and SciPy's exact product on the same vectors."""
+    """Compare the inverted index, Tantivy, Lucene and SciPy's exact product on the same vectors."""
     click.echo(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     clock = time.thread_time if cpu_time else time.perf_counter
     depths = [f"p50 / p95 / p99 ms, n = {k}" for k in DEPTHS]

@@ -15,6 +15,7 @@ import click
 
 from dupmae import __version__
 from dupmae.commands.adapt import adapt
+from dupmae.commands.convert import convert
 from dupmae.commands.evaluate import eval_command
 from dupmae.commands.export import export
 from dupmae.commands.index import index
@@ -56,6 +57,7 @@ for command in (
     adapt,
     index,
     export,
+    convert,
     search,
     explain,
     eval_command,

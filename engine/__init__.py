@@ -7,6 +7,8 @@ from dupmae.engine.export import export_index
 from dupmae.engine.fusion import Weights
 from dupmae.engine.manifest import Manifest, read_manifest
 from dupmae.engine.merge import compact
+from dupmae.engine.pyserini_export import to_pyserini
+from dupmae.engine.pyserini_import import from_pyserini
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.snapshot import restore_index, snapshot_index
 from dupmae.engine.update import delete_documents
@@ -27,10 +29,12 @@ __all__ = [
     "delete_documents",
     "explain",
     "export_index",
+    "from_pyserini",
     "read_corpus",
     "read_id_file",
     "read_manifest",
     "restore_index",
     "snapshot_index",
+    "to_pyserini",
     "verify_index",
 ]

@@ -36,6 +36,7 @@ from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DupMAEError, IndexMissingError, SealError, UsageError
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.forward import ForwardWriter
+from dupmae.indexes.sparse import DEFAULT_SPARSE, check_sparse, sparse_name
 from dupmae.types import Document, TextEncoder
 
 BLOCK_SIZE = 512
@@ -56,6 +57,7 @@ def build_index(
     block_size: int = BLOCK_SIZE,
     replace: bool = False,
     total: int | None = None,
+    sparse: str | None = None,
 ) -> Manifest:
     """Index documents in a folder, or add them to the index that is there.
 
@@ -72,16 +74,19 @@ def build_index(
         replace: whether to begin anew where an index is. It stands until the new one is complete,
             so the disk must hold both.
         total: number of documents, if known, to tell the time left.
+        sparse: which store finds sparse candidates, of `SPARSE_STORES`; answers are the same. If
+            not given, the one of the index there, else `DEFAULT_SPARSE`.
 
     Returns:
         The manifest of the new state.
 
     Raises:
-        UsageError: if the folder holds other files.
+        UsageError: if the folder holds other files, or there is no such sparse store.
         SealError: if it holds an index of another encoder and `replace` is not set.
         IndexMissingError: if it holds a damaged index and `replace` is not set.
         DataError: if there are no documents or an id repeats, or vectors are not of them.
-        DupMAEError: if the disk is full or cannot be written, or another writer is at work there.
+        DupMAEError: if the disk is full or cannot be written, another writer is at work there, or
+            what the sparse store needs is not installed.
     """
     folder = Path(folder)
     if block_size < 1:
@@ -94,12 +99,14 @@ def build_index(
             before = _state(folder, replace)
             if before is not None and not replace:
                 _check_seal(folder, before, plan)
+            sparse = sparse or _sparse_there(folder, before)
+            check_sparse(sparse)
             resumes = not isinstance(encoder, VectorFiles)
             journal = (resumes and _unfinished(folder, before, plan)) or _begin(
                 folder, before, plan
             )
             try:
-                record = write_segment(folder, documents, encoder, journal, total=total)
+                record = write_segment(folder, documents, encoder, journal, sparse, total=total)
                 manifest = _next_state(folder, before, record, plan, replace)
                 write_manifest(folder, manifest)
                 journal.remove()
@@ -144,6 +151,13 @@ def _state(folder: Path, replace: bool) -> Manifest | None:
         if replace or not (folder / MANIFEST_NAME).exists():
             return None
         raise
+
+
+def _sparse_there(folder: Path, before: Manifest | None) -> str:
+    """Return the name of the sparse store that the newest segment has."""
+    if before is None or not before.segments:
+        return DEFAULT_SPARSE
+    return sparse_name(folder / SEGMENTS_NAME / before.segments[-1].name)
 
 
 def _check_seal(folder: Path, manifest: Manifest, plan: Plan) -> None:

@@ -71,9 +71,19 @@ def read_ids(path: Path) -> Iterator[str]:
     Raises:
         DataError: as `read_corpus`, but for texts, which are not looked at.
     """
+    for where, record in read_records(path):
+        yield _string(record, "_id", where)
+
+
+def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where each line is, for errors that are about it, and the JSON object on it.
+
+    Raises:
+        DataError: as `read_corpus`, but for what an object holds, which is not looked at.
+    """
     for number, line in _lines(path):
         where = f"{path}, line {number}"
-        yield _string(_json_object(line, where), "_id", where)
+        yield where, _json_object(line, where)
 
 
 def read_id_file(path: Path) -> Iterator[str]:

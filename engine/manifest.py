@@ -4,7 +4,8 @@
     my.index/WRITER.lock                        see `lock.py`
     my.index/JOURNAL.jsonl                      of an unfinished build only: see `journal.py`
     my.index/segments/000001/forward/           vectors: see `dupmae.indexes.forward`
-    my.index/segments/000001/tantivy/           sparse candidates: `dupmae.indexes.tantivy_store`
+    my.index/segments/000001/tantivy/           sparse candidates, or `lucene/`: see
+                                                `dupmae.indexes.sparse`
     my.index/segments/000001/documents.sqlite   ids and texts: `dupmae.indexes.documents`
     my.index/deletes/000002-000001.npy          see `deletes.py`
 
@@ -33,7 +34,6 @@ MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
 DELETES_NAME = "deletes"
 FORWARD_NAME = "forward"
-SPARSE_NAME = "tantivy"
 DOCUMENTS_NAME = "documents.sqlite"
 
 _HASH_BLOCK = 1 << 20

@@ -13,7 +13,6 @@ from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
     SEGMENTS_NAME,
-    SPARSE_NAME,
     Manifest,
     SegmentRecord,
     damaged,
@@ -22,7 +21,7 @@ from dupmae.indexes.base import DenseIndex, SparseIndex
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.indexes.forward import ForwardStore
-from dupmae.indexes.tantivy_store import TantivyImpactIndex
+from dupmae.indexes.sparse import open_sparse
 from dupmae.types import Bool, Document, Encoded, Int64, SparseVectors
 
 
@@ -50,7 +49,7 @@ class Segment:
         place = folder / SEGMENTS_NAME / record.name
         live = read_live(folder, record)
         forward = ForwardStore.open(place / FORWARD_NAME)
-        sparse = TantivyImpactIndex.open(place / SPARSE_NAME)
+        sparse = open_sparse(place)
         documents = DocumentStore.open(place / DOCUMENTS_NAME)
         counts = (len(forward), len(sparse), len(documents))
         if set(counts) != {record.documents}:

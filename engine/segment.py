@@ -7,7 +7,6 @@ blocks, whatever the size of the corpus.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
@@ -22,7 +21,6 @@ from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
     SEGMENTS_NAME,
-    SPARSE_NAME,
     SegmentRecord,
     StoredFile,
     describe_file,
@@ -35,7 +33,7 @@ from dupmae.errors import DataError
 from dupmae.files import flush
 from dupmae.indexes.documents import DocumentWriter
 from dupmae.indexes.forward import ForwardStore, ForwardWriter
-from dupmae.indexes.tantivy_store import TantivyImpactIndex
+from dupmae.indexes.sparse import build_sparse, sparse_name
 from dupmae.types import Document, Encoded, TextEncoder, TokenisingEncoder
 
 _MERGED = 512
@@ -49,6 +47,7 @@ def write_segment(
     documents: Iterable[Document],
     source: TextEncoder | VectorFiles,
     journal: Journal,
+    sparse: str,
     *,
     total: int | None = None,
 ) -> SegmentRecord:
@@ -60,6 +59,7 @@ def write_segment(
         source: of the vectors.
         journal: of this build. Vectors that come from files are not noted in it: to read them
             again takes no longer than to make sure that they are the same.
+        sparse: the name of the sparse store.
         total: number of documents, if known, to tell the time left.
 
     Raises:
@@ -86,8 +86,7 @@ def write_segment(
         raise DataError("there are no documents to index")
     if isinstance(source, VectorFiles):
         source.check_all_used()
-    shutil.rmtree(segment / SPARSE_NAME, ignore_errors=True)  # of a build that was stopped
-    return _finish(folder, plan.segment, digest)
+    return _finish(folder, plan.segment, sparse, digest)
 
 
 def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> SegmentRecord:
@@ -95,7 +94,7 @@ def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> Segm
 
     Args:
         folder: of the index.
-        name: of the new segment.
+        name: of the new segment; its sparse store is of the kind that the last of the others has.
         segments: at least one document of all is live.
 
     Raises:
@@ -114,14 +113,15 @@ def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> Segm
                 digest.add_all(block)
             for encoded in segment.vectors(_MERGED):
                 vectors.add(encoded)
-    return _finish(folder, name, digest)
+    newest = folder / SEGMENTS_NAME / segments[-1].record.name
+    return _finish(folder, name, sparse_name(newest), digest)
 
 
-def _finish(folder: Path, name: str, digest: CorpusHash) -> SegmentRecord:
+def _finish(folder: Path, name: str, sparse: str, digest: CorpusHash) -> SegmentRecord:
     """Derive the sparse store from the vectors, and describe what was written."""
     place = folder / SEGMENTS_NAME / name
     forward = ForwardStore.open(place / FORWARD_NAME)
-    TantivyImpactIndex.build(place / SPARSE_NAME, forward.sparse, len(forward.frequency))
+    build_sparse(place, sparse, forward.sparse, len(forward.frequency))
     return SegmentRecord(
         name=name,
         documents=len(forward),

@@ -6,6 +6,7 @@ from dupmae.indexes.exact import ExactDense, ExactSparse
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.indexes.forward import ForwardStore, ForwardWriter
 from dupmae.indexes.inverted import InvertedIndex
+from dupmae.indexes.lucene_store import LuceneImpactIndex
 from dupmae.indexes.tantivy_store import TantivyImpactIndex
 from dupmae.indexes.topk import top_k
 
@@ -19,6 +20,7 @@ __all__ = [
     "ForwardStore",
     "ForwardWriter",
     "InvertedIndex",
+    "LuceneImpactIndex",
     "SparseIndex",
     "TantivyImpactIndex",
     "top_k",

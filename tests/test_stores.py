@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from lucene import skip_without_lucene
 from vector_strategies import VOCABULARY, dense_vectors, sparse_vectors
 
 from dupmae.indexes import (
@@ -21,6 +22,7 @@ from dupmae.indexes import (
     ForwardStore,
     ForwardWriter,
     InvertedIndex,
+    LuceneImpactIndex,
     SparseIndex,
     TantivyImpactIndex,
 )
@@ -44,10 +46,18 @@ def inverted_index(vectors: SparseVectors) -> SparseIndex:
         return InvertedIndex.open(Path(folder) / "i")
 
 
+def lucene_index(vectors: SparseVectors) -> SparseIndex:
+    skip_without_lucene()
+    with tempfile.TemporaryDirectory() as folder:
+        LuceneImpactIndex.build(Path(folder) / "l", vectors, VOCABULARY)
+        return LuceneImpactIndex.open(Path(folder) / "l")
+
+
 DENSE_STORES = {"exact": ExactDense, "faiss": FaissFlat}
 SPARSE_STORES = {
     "exact": lambda vectors: ExactSparse(vectors, VOCABULARY),
     "inverted": inverted_index,
+    "lucene": lucene_index,
     "tantivy": tantivy_index(31),
     "tantivy, 2 levels": tantivy_index(2),
 }

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     "may be given several times. A file that does not name its encoder needs --model: the one "
     "that queries will be encoded by.",
 )
+@click.option(
+    "--sparse",
+    type=click.Choice(["tantivy", "lucene"]),
+    help="What finds sparse candidates: what the index there has, else tantivy; answers are the "
+    "same. lucene needs dupmae[lucene].",
+)
 @index_option
 @model_option
 @click.option("--replace", is_flag=True, help="Begin anew instead of adding to the index there.")
@@ -51,9 +57,9 @@ def index(
     vector_files: tuple[Path, ...],
     index_folder: Path,
     model: str | None,
-    replace: bool,
     threads: int | None,
     as_json: bool,
+    **build: Any,
 ) -> None:
     """Index CORPUS, a JSON-lines file with "_id", "text" and perhaps "title" on each line.
 
@@ -75,7 +81,7 @@ def index(
         documents, total = read_corpus(corpus), count_documents(corpus)
     with _source(vector_files, model, threads) as source:
         started = time.monotonic()
-        manifest = build_index(documents, source, index_folder, replace=replace, total=total)
+        manifest = build_index(documents, source, index_folder, total=total, **build)
         seconds = time.monotonic() - started
     if as_json:
         click.echo(json.dumps(_summary(manifest, index_folder, seconds)))

@@ -1,0 +1,260 @@
+"""Sparse candidates by Lucene, with the impact scoring of Anserini and pyserini.
+
+A weight is stored as a term's frequency, an impact from 1 to 255: by how many steps, rounded up, it
+is above 0, where a step is the 255th part of the largest weight of its term. Lucene stores
+frequencies without loss, norms are left out, and Anserini's `ImpactSimilarity` makes a term's score
+boost × frequency. Boosts are whole numbers from 1 to 2^24, rounded up, which float32 holds exactly.
+
+Why scores are upper bounds of ⟨q, d⟩: boost × impact, times the unit that boosts count in, is at
+least query weight × weight of each term. Lucene rounds each product to float32, and may round each
+partial sum of a document; so n products lose at most n + 1 roundings of one part in 2^24 each. The
+unit is raised by twice that, and by the little that float64 rounding, here and in the exact score,
+could take. Lucene leaves out only what cannot enter the list by the scores that it computes, so
+what is not listed has a computed score, and hence a bound, of at most the last one listed.
+
+A folder holds Lucene's files, of one segment in which document numbers are ordinals, and
+`steps.npy` (V,) float64.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dupmae.errors import IndexMissingError
+from dupmae.indexes.impacts import ImpactCells
+from dupmae.indexes.jvm import java_class, java_lock, translated
+from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
+from dupmae.indexes.topk import top_k
+from dupmae.types import Float32, Float64, Int32, Ranking, SparseVectors
+
+LARGEST_IMPACT = 255
+LARGEST_BOOST = 2**24
+"""Whole numbers up to this are exact in float32."""
+
+_IMPACTS, _ORDINAL = "impacts", "ordinal"
+"""Lucene's fields: terms, and numbers by which a search can be restricted."""
+
+_BUFFER_MB = 64.0
+"""What Lucene may hold in memory before it writes a part of the index out."""
+_BLOCK = 1024
+"""Documents made into text at a time."""
+
+_READER = "(Lorg/apache/lucene/index/IndexReader;)V"
+_TEXT_FIELD = (
+    "(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/index/IndexableFieldType;)V"
+)
+"""Signatures of constructors, of which pyjnius would else choose the wrong one."""
+
+
+class LuceneImpactIndex:
+    """Documents that share a term with the query, by an upper bound of ⟨q, d⟩.
+
+    A bound exceeds the score by less than a step of its term for each shared term (see above),
+    times the query's weight, and by about one part in 2^23 for each term of the query. Any number
+    of threads may search at once, but they take turns, also with one that builds (`java_lock`).
+    """
+
+    def __init__(self, reader: Any, steps: Float64) -> None:
+        searcher = _lucene("search.IndexSearcher")
+        searcher.setMaxClauseCount(2**31 - 1)  # for all of this process; else 1024 terms a query
+        self._documents = int(reader.maxDoc())
+        self._searcher = searcher(reader, signature=_READER)
+        self._searcher.setSimilarity(_similarity())
+        self._steps = steps
+        self._analyzer = _lucene("analysis.core.WhitespaceAnalyzer")()
+        self._to_json = java_class("com.fasterxml.jackson.databind.ObjectMapper")()
+        # Java never unmaps the files of a reader that is only forgotten.
+        weakref.finalize(self, _close, reader).atexit = False
+
+    @classmethod
+    def build(cls, folder: Path, vectors: SparseVectors, vocabulary_size: int) -> None:
+        """Index vectors in a folder, in memory bounded by the vocabulary and Lucene's buffer.
+
+        Args:
+            folder: made if missing.
+            vectors: N documents, may be memory-mapped; read twice.
+            vocabulary_size: above all terms.
+
+        Raises:
+            FileExistsError: if the folder holds an index.
+            ValueError: if a term is not below `vocabulary_size`.
+            OSError: if the disk is full or fails.
+            DupMAEError: if Java or pyserini is missing.
+        """
+        if (folder / "steps.npy").exists():
+            raise FileExistsError(f"{folder} holds an index already; remove it first")
+        highs = ImpactCells.fit(vectors, vocabulary_size, levels=1).highs
+        steps = highs.astype(np.float64) / LARGEST_IMPACT  # of a float32 it may be 0
+        with translated(lambda text: OSError(f"cannot write {folder}: {text}")), java_lock:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder, vectors, steps)
+        file = NpyWriter(folder / "steps.npy", np.float64, ())
+        file.append(steps)
+        file.close()
+
+    @classmethod
+    def open(cls, folder: Path) -> LuceneImpactIndex:
+        """Map the files of a folder; takes no lock and writes nothing.
+
+        Raises:
+            IndexMissingError: if a file is missing or damaged.
+            DupMAEError: if Java or pyserini is missing.
+        """
+        steps = open_npy(folder / "steps.npy", np.float64, ndim=1)
+        with (
+            translated(
+                lambda text: IndexMissingError(
+                    f"{folder} is damaged ({text}); build the index again"
+                )
+            ),
+            java_lock,
+        ):
+            reader = _lucene("index.DirectoryReader").open(_directory(folder))
+            return cls(reader, steps)
+
+    def __len__(self) -> int:
+        return self._documents
+
+    def search(
+        self, queries: SparseVectors, k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> list[Ranking]:
+        """Return at most k documents a query, best first; scores are upper bounds of ⟨q, d⟩.
+
+        Args:
+            queries: m vectors.
+            k: how many, ≥ 1; above N means all.
+            allowed: (N,), which documents may be listed; all if not given.
+        """
+        k = min(k, len(self))
+        with java_lock:
+            only = None if allowed is None else _Restriction(allowed)
+        rankings = []
+        for terms, weights in queries:
+            with java_lock:
+                rankings.append(self._search(terms, weights, k, only))
+        return rankings
+
+    def _search(self, terms: Int32, weights: Float32, k: int, only: _Restriction | None) -> Ranking:
+        known = self._steps[terms] > 0
+        terms, weights = terms[known], weights[known]
+        if k == 0 or len(terms) == 0:
+            return top_k(np.zeros(0), 0)
+        boosts, unit = _boosts(weights.astype(np.float64) * self._steps[terms])
+        query = self._query(terms, boosts)
+        found = self._searcher.search(query if only is None else only.of(query), k)
+        # To read hits one by one would take as long as to find them.
+        hits = json.loads(self._to_json.writeValueAsString(found))["scoreDocs"]
+        scores = np.array([hit["score"] for hit in hits], dtype=np.float32).astype(np.float64)
+        return top_k(scores * unit, k, np.array([hit["doc"] for hit in hits], dtype=np.int64))
+
+    def _query(self, terms: Int32, boosts: Float64) -> Any:
+        """Return a disjunction; to parse one is ten times as fast as to build it by calls."""
+        parser = _lucene("queryparser.classic.QueryParser")(_IMPACTS, self._analyzer)
+        pairs = zip(terms.tolist(), boosts.astype(np.int64).tolist(), strict=True)
+        return parser.parse(" ".join(f"{term}^{boost}" for term, boost in pairs))
+
+
+class _Restriction:
+    """Those documents that may be listed, as a clause of a query."""
+
+    def __init__(self, allowed: NDArray[np.bool_]) -> None:
+        """Name the fewer, those that are allowed or those that are not."""
+        self._excludes = 2 * np.count_nonzero(allowed) > len(allowed)
+        ordinals = np.flatnonzero(allowed != self._excludes).tolist()
+        self._set = _lucene("document.IntPoint").newSetQuery(_ORDINAL, *ordinals)
+
+    def of(self, query: Any) -> Any:
+        """Return a query for the same documents, as far as they are allowed, with its scores."""
+        occur = _lucene("search.BooleanClause$Occur")
+        builder = _lucene("search.BooleanQuery$Builder")()
+        builder.add(query, occur.MUST)
+        builder.add(self._set, occur.MUST_NOT if self._excludes else occur.FILTER)
+        return builder.build()
+
+
+def _close(reader: Any) -> None:
+    """Close a reader; its bound method could not be kept, see `java_lock`."""
+    with java_lock:
+        reader.close()
+
+
+def _boosts(products: Float64) -> tuple[Float64, float]:
+    """Return by what whole number (n,) each term's impacts are multiplied, and the unit.
+
+    `products` (n,), n ≥ 1: query weight × step of each term, above 0.
+    """
+    unit = float(products.max()) / LARGEST_BOOST
+    roundings = len(products) + 1
+    return np.ceil(products / unit), unit * (1 + roundings * 2.0**-23)
+
+
+def _write(folder: Path, vectors: SparseVectors, steps: Float64) -> None:
+    field_type = _lucene("document.FieldType")()
+    field_type.setIndexOptions(_lucene("index.IndexOptions").DOCS_AND_FREQS)
+    field_type.setOmitNorms(True)
+    impacts_field = _lucene("document.Field")(_IMPACTS, "", field_type, signature=_TEXT_FIELD)
+    ordinal_field = _lucene("document.IntPoint")(_ORDINAL, 0)
+    document = _lucene("document.Document")()
+    document.add(impacts_field)
+    document.add(ordinal_field)
+    writer = _writer(folder)
+    try:
+        with tqdm(total=len(vectors), desc="sparse index", unit="doc", disable=None) as progress:
+            for start in range(0, len(vectors), _BLOCK):
+                block = vectors.rows(start, min(start + _BLOCK, len(vectors)))
+                for row, text in enumerate(_texts(block, steps)):
+                    impacts_field.setStringValue(text)
+                    ordinal_field.setIntValue(start + row)
+                    writer.addDocument(document)
+                release_pages(vectors.terms)
+                release_pages(vectors.weights)
+                progress.update(len(block))
+        writer.forceMerge(1)
+        writer.close()
+    except BaseException:  # ctrl-C too
+        writer.rollback()  # closes its files
+        raise
+
+
+def _texts(block: SparseVectors, steps: Float64) -> Iterator[str]:
+    """Yield a text for each document, in which each term is followed by its impact."""
+    impacts = np.ceil(block.weights / steps[block.terms]).clip(1, LARGEST_IMPACT)
+    pairs = zip(block.terms.tolist(), impacts.astype(np.int64).tolist(), strict=True)
+    tokens = [f"{term}|{impact}" for term, impact in pairs]
+    for start, end in pairwise(block.indptr.tolist()):
+        yield " ".join(tokens[start:end])
+
+
+def _writer(folder: Path) -> Any:
+    """Return a writer by which documents keep their order, as only neighbours are merged."""
+    analyzer = _lucene("analysis.custom.CustomAnalyzer").builder()
+    analyzer.withTokenizer("whitespace").addTokenFilter("delimitedTermFrequency")
+    config = _lucene("index.IndexWriterConfig")(analyzer.build())
+    config.setMergePolicy(_lucene("index.LogDocMergePolicy")())
+    config.setMergeScheduler(_lucene("index.SerialMergeScheduler")())
+    config.setRAMBufferSizeMB(_BUFFER_MB)
+    config.setSimilarity(_similarity())
+    return _lucene("index.IndexWriter")(_directory(folder), config)
+
+
+def _directory(folder: Path) -> Any:
+    """Return Lucene's view of a folder; nobody else writes there, so there is no lock."""
+    path = java_class("java.nio.file.Paths").get(str(folder.absolute()))
+    return _lucene("store.FSDirectory").open(path, _lucene("store.NoLockFactory").INSTANCE)
+
+
+def _similarity() -> Any:
+    return java_class("io.anserini.search.similarity.ImpactSimilarity")()
+
+
+def _lucene(name: str) -> Any:
+    return java_class(f"org.apache.lucene.{name}")
