@@ -67,6 +67,12 @@ def aggregate(values: Values) -> dict[str, float]:
     return totals
 
 
+def is_averaged(name: str) -> bool:
+    """Say whether `aggregate` takes the mean of a measure, and not the sum."""
+    (measure,) = parse_measures([name])
+    return isinstance(measure.aggregator(), ir_measures.measures.MeanAgg)
+
+
 def largest_cutoff(measures: Sequence[str]) -> int:
     """Return how many hits a query the measures look at; 0 if none of them has a cutoff."""
     cutoffs = [measure.params.get("cutoff") for measure in parse_measures(measures)]
