@@ -4,6 +4,7 @@ Knows no engine and no model: `evaluate` takes whatever answers queries.
 """
 
 from dupmae.eval.beir import Collection, default_split, find_collection, load_beir, tuning_split
+from dupmae.eval.browser import Chapter, shown_documents
 from dupmae.eval.catalogue import open_collection, parts_of
 from dupmae.eval.demo import demo_collection, demo_documents
 from dupmae.eval.download import fetch_collection
@@ -11,6 +12,7 @@ from dupmae.eval.evaluate import evaluate
 from dupmae.eval.gate import Earlier, Fall, falls
 from dupmae.eval.metrics import MEASURES, aggregate, measure_run
 from dupmae.eval.moves import Explained, Move, largest_moves
+from dupmae.eval.page import html_page
 from dupmae.eval.report import Report
 from dupmae.eval.runs import Run, read_run, write_run
 from dupmae.eval.statistics import Comparison, Statistics, compare
@@ -20,6 +22,7 @@ from dupmae.eval.systems import Answers, Recorded, Searcher, System, Weighted, o
 __all__ = [
     "MEASURES",
     "Answers",
+    "Chapter",
     "Collection",
     "Comparison",
     "Earlier",
@@ -43,6 +46,7 @@ __all__ = [
     "falls",
     "fetch_collection",
     "find_collection",
+    "html_page",
     "largest_moves",
     "load_beir",
     "measure_run",
@@ -50,6 +54,7 @@ __all__ = [
     "own_systems",
     "parts_of",
     "read_run",
+    "shown_documents",
     "tuning_split",
     "write_run",
 ]

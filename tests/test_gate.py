@@ -54,7 +54,7 @@ def test_a_fall_that_may_be_chance_and_a_rise_pass(tmp_path: Path) -> None:
 
 def test_what_only_one_report_has_is_not_compared(tmp_path: Path) -> None:
     before = earlier(report([1] * 40), tmp_path)
-    with pytest.raises(UsageError, match="no system and measure in common .* it has hybrid"):
+    with pytest.raises(UsageError, match=r"no system and measure in common .* it has hybrid"):
         falls(report([2] * 40, name="bm25"), before)
 
 

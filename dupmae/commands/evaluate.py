@@ -18,7 +18,8 @@ from dupmae.commands.options import json_option, model_option, threads_option
 from dupmae.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from dupmae.eval import Collection, Earlier, Move, Report, Summary
+    from dupmae.eval import Chapter, Collection, Earlier, Move, Report, Summary
+    from dupmae.types import Document
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path)
@@ -132,16 +133,15 @@ class _Evaluation:
         self.settings = settings
         self.systems = systems
         self.encoders = encoders
-        self.collections: list[Collection] = []
-        self.moves: list[list[Move]] = []
+        self.chapters: list[Chapter] = []
 
     def report(self, name: str) -> Report:
         """Evaluate one collection, print its table and write its report."""
-        from dupmae.eval import open_collection
+        from dupmae.eval import Chapter, open_collection
 
         settings = self.settings
         collection = open_collection(name, split=settings.split, data_dirs=settings.data_folders)
-        if collection.name in {other.name for other in self.collections}:
+        if collection.name in {chapter.report.collection for chapter in self.chapters}:
             raise UsageError(
                 f"two collections are called {collection.name}; evaluate one at a time"
             )
@@ -149,8 +149,8 @@ class _Evaluation:
         with ExitStack() as stack:
             bench = Bench(collection, place, self.encoders, stack, settings.k, settings.seed)
             report, moves = self._measure(bench)
-        self.collections.append(collection)
-        self.moves.append(moves)
+        documents = _texts(report, collection) if settings.html else {}
+        self.chapters.append(Chapter(report, collection, moves, documents))
         report.write(place / "report.json")
         if not settings.as_json:
             _show(report, moves)
@@ -180,6 +180,7 @@ class _Evaluation:
 
     def write(self, summary: Summary) -> None:
         """Write the files that were asked for, and what is to be said of all collections."""
+        from dupmae.eval import html_page
         from dupmae.eval.files import write_text
         from dupmae.eval.report import plain_json
         from dupmae.eval.tables import averages_text, csv_text, latex_text, per_query_text
@@ -190,10 +191,25 @@ class _Evaluation:
         for path, text in forms:
             if path:
                 write_text(path, text(summary))
+        if settings.html:
+            write_text(settings.html, html_page(summary, self.chapters))
         if settings.as_json:
             click.echo(plain_json(summary.to_dict()))
         elif averages := averages_text(summary):
             click.echo(averages)
+
+
+def _texts(report: Report, collection: Collection) -> dict[str, Document]:
+    """Return the documents that the page shows, in one pass over the corpus."""
+    from dupmae.engine import read_corpus
+    from dupmae.eval import shown_documents
+
+    wanted = shown_documents(report, collection)
+    return {
+        document.doc_id: document
+        for document in read_corpus(collection.corpus_path)
+        if document.doc_id in wanted
+    }
 
 
 def _show(report: Report, moves: Sequence[Move]) -> None:
