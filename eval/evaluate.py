@@ -21,9 +21,8 @@ from dupmae.eval.metrics import (
     MEASURES,
     Values,
     aggregate,
-    largest_cutoff,
+    check_measures,
     measure_run,
-    parse_measures,
 )
 from dupmae.eval.proofs import Parts, Proofs
 from dupmae.eval.report import Report
@@ -104,9 +103,9 @@ def evaluate(
         UsageError: if a measure is unknown or looks deeper than k, or a setting is out of range.
         DataError: if a run file cannot be written.
     """
-    names = list(dict.fromkeys(str(measure) for measure in parse_measures(measures)))
+    names = check_measures(measures, k)
     run_files = {} if run_files is None else run_files
-    _check(k, names, systems, run_files)
+    _check(systems, run_files)
     states = {name: _State(system, names) for name, system in systems.items()}
     first = next(iter(states.values()))
     with ExitStack() as stack:
@@ -140,19 +139,7 @@ def _report(collection: Collection, states: Mapping[str, _State], k: int) -> Rep
     )
 
 
-def _check(
-    k: int,
-    measures: Sequence[str],
-    systems: Mapping[str, System],
-    run_files: Mapping[str, Path],
-) -> None:
-    if k < 1:
-        raise UsageError(f"k must be 1 or more, found {k}")
-    if largest_cutoff(measures) > k:
-        raise UsageError(
-            f"{', '.join(measures)} look at {largest_cutoff(measures)} hits a query, "
-            f"but only k = {k} are searched; raise k"
-        )
+def _check(systems: Mapping[str, System], run_files: Mapping[str, Path]) -> None:
     if not systems:
         raise UsageError("no system was named; expected at least one, such as hybrid")
     unknown = sorted(run_files.keys() - systems.keys())

@@ -17,6 +17,7 @@ import numpy as np
 _LABEL_CHARACTERS = 22
 _BINS = 24
 _BARS_WIDE, _BARS_HIGH = 260, 130
+_PLACES = 6  # for bars of counted values, at least, so that a lone one is no block
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +95,22 @@ def histogram(title: str, values: Sequence[float]) -> str:
 
 def counted(title: str, values: Sequence[int]) -> str:
     """Return how often each value occurs, of values that are few."""
-    counts = sorted(Counter(values).items())
-    names = [f"{value:,}" for value, _ in counts]
+    found = sorted(Counter(values).items())
+    names = [f"{value:,}" for value, _ in found]
+    counts = [count for _, count in found]
+    counts += [0] * (_PLACES - len(found))
     wide = _BARS_WIDE / len(counts)
     ticks = [(wide * (place + 0.5), name) for place, name in enumerate(names)]
-    return _bars(title, [count for _, count in counts], names, ticks)
+    return _bars(title, counts, names, ticks)
 
 
 def _bars(
     title: str, counts: Sequence[int], hovers: Sequence[str], ticks: Sequence[tuple[float, str]]
 ) -> str:
-    """Draw bars side by side over the whole width, with names below at places in it."""
+    """Draw bars side by side over the whole width, with names below at places in it.
+
+    Places at the end that have no `hovers` stay empty.
+    """
     left, top = 44, 30
     most, wide = max(counts), _BARS_WIDE / len(counts)
     bottom = top + _BARS_HIGH
@@ -115,7 +121,7 @@ def _bars(
     ]
     for x, name in ticks:
         parts.append(f'<text x="{left + x:.1f}" y="{bottom + 16}" class="middle">{name}</text>')
-    for place, (count, hover) in enumerate(zip(counts, hovers, strict=True)):
+    for place, (count, hover) in enumerate(zip(counts, hovers, strict=False)):
         tall = _BARS_HIGH * count / most
         parts.append(
             f'<rect x="{left + place * wide + 0.5:.1f}" y="{bottom - tall:.1f}" '

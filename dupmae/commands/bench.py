@@ -53,8 +53,10 @@ def parse_systems(given: Sequence[str]) -> list[str]:
 class Encoders:
     """The model of --model and those of `model:` systems, each loaded once."""
 
-    def __init__(self, model: str | None, threads: int | None) -> None:
+    def __init__(self, model: str | None, threads: int | None, systems: Sequence[str]) -> None:
         self._model, self._threads = model, threads
+        pairs = (name.partition(":") for name in systems)
+        self._others = [place for kind, _, place in pairs if kind == "model"]
         self._loaded: dict[str | None, Encoder] = {}
 
     def get(self, model: str | None = None) -> Encoder:
@@ -65,8 +67,9 @@ class Encoders:
         return self._loaded[name]
 
     def with_seal(self, seal: str) -> Encoder | None:
-        """Return the model of that seal, if it is one of those."""
-        return next((e for e in [self.get(), *self._loaded.values()] if e.seal == seal), None)
+        """Return the model of that seal, if it is one of these."""
+        encoders = (self.get(name) for name in (None, *self._others))
+        return next((encoder for encoder in encoders if encoder.seal == seal), None)
 
 
 @dataclass
@@ -123,8 +126,11 @@ class Bench:
 
         One that cannot be had for this collection is left out, with a note; only `convex` can.
         """
-        made = {name: self._system(name) for name in names or self.own}
-        return {name: system for name, system in made.items() if system is not None}
+        names = names or list(self.own)
+        # Files first: whether they can be read is known at once, an index may take hours.
+        first_files = sorted(names, key=lambda name: not name.startswith("run:"))
+        made = {name: self._system(name) for name in first_files}
+        return {name: system for name in names if (system := made[name]) is not None}
 
     def _system(self, name: str) -> System | None:
         from dupmae.engine import read_corpus
@@ -201,7 +207,8 @@ class Bench:
         if encoder is None:
             raise SealError(
                 f"index {place} was built by encoder {manifest.encoder_name} (seal "
-                f"{manifest.encoder_seal[:12]}), which is not loaded; name it with --model"
+                f"{manifest.encoder_seal[:12]}); name that encoder with --model "
+                "or as a system model:FOLDER"
             )
         if manifest.corpus_hash != self.corpus[0]:
             raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Collection as Names
 from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dupmae.commands.bench import Bench, Encoders, file_name, parse_systems
+from dupmae.commands.bench import OWN, Bench, Encoders, file_name, parse_systems
 from dupmae.commands.options import json_option, model_option, threads_option
 from dupmae.errors import GateError, UsageError
 
@@ -112,18 +113,26 @@ def eval_command(**options: Any) -> None:
 
     An index that was made by the same encoder of the same corpus is used again. A query's own id
     never counts as a hit.
-    """  # fmt: skip
-    from dupmae.eval import Earlier, Summary, parts_of
+    """
+    from dupmae.eval import MEASURES, Earlier, Summary, parts_of
+    from dupmae.eval.metrics import check_measures
 
     settings = _Settings(**options)
     names = parse_systems(settings.systems)
+    _check_baseline(settings.baseline, names or OWN)
+    check_measures(settings.measures or MEASURES, settings.k)
     gates = [Earlier.read(path) for path in settings.gates]
     collections = [name for given in settings.names for name in given.split(",") if name]
     groups = {name: parts_of(name, settings.data_folders) for name in collections}
-    run = _Evaluation(settings, names, Encoders(settings.model, settings.threads))
+    run = _Evaluation(settings, names, Encoders(settings.model, settings.threads, names))
     summary = Summary({name: [run.report(part) for part in groups[name]] for name in groups})
     run.write(summary)
     _check_gates(gates, summary, settings.seed)
+
+
+def _check_baseline(baseline: str | None, systems: Names[str]) -> None:
+    if baseline and baseline not in systems:
+        raise UsageError(f"the baseline {baseline!r} is not among the systems {', '.join(systems)}")
 
 
 class _Evaluation:
@@ -161,11 +170,8 @@ class _Evaluation:
 
         settings, collection = self.settings, bench.collection
         systems = bench.systems(self.systems)
+        _check_baseline(settings.baseline, systems)
         baseline = settings.baseline or next(iter(systems), "")
-        if settings.baseline and baseline not in systems:
-            raise UsageError(
-                f"the baseline {baseline!r} is not among the systems {', '.join(systems)}"
-            )
         report = evaluate(
             systems,
             collection,
@@ -186,11 +192,12 @@ class _Evaluation:
         from dupmae.eval.tables import averages_text, csv_text, latex_text, per_query_text
 
         settings = self.settings
-        forms = ((settings.csv, csv_text), (settings.per_query, per_query_text),
-                 (settings.latex, latex_text))  # fmt: skip
-        for path, text in forms:
-            if path:
-                write_text(path, text(summary))
+        if settings.csv:
+            write_text(settings.csv, csv_text(summary))
+        if settings.per_query:
+            write_text(settings.per_query, per_query_text(summary))
+        if settings.latex:
+            write_text(settings.latex, latex_text(summary))
         if settings.html:
             write_text(settings.html, html_page(summary, self.chapters))
         if settings.as_json:
