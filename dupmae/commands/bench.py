@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dupmae.engine import Manifest, SearchEngine
     from dupmae.eval import Collection, Explained, System, Weighted
     from dupmae.eval.systems import Remembered
+    from dupmae.types import Document
 
 OWN = ("hybrid", "no-feedback", "dense", "sparse")
 BM25 = ("bm25", "bm25-stem")
@@ -92,7 +93,7 @@ class Bench:
 
         ids: list[str] = []
 
-        def noted() -> Any:
+        def noted() -> Iterator[Document]:
             for document in read_corpus(self.collection.corpus_path):
                 ids.append(document.doc_id)
                 yield document
