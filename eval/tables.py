@@ -107,7 +107,8 @@ def averages_text(summary: Summary) -> str:
     """Return the means over collections for people; nothing for a lone one."""
     tables = []
     for name, means in summary.averages().items():
-        rows = [[f"{name}, mean", *summary.reports[0].measures]]
+        number = len(summary.groups.get(name, summary.groups))
+        rows = [[f"{name}, mean of {number}", *summary.reports[0].measures]]
         rows += [
             [system, *(f"{value:.4f}" for value in values.values())]
             for system, values in means.items()

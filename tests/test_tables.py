@@ -88,5 +88,6 @@ def test_means_are_over_collections_each_the_mean_of_its_parts() -> None:
     # The two parts are one collection: (1 + .1) / 2, not (1 + .1 + .1) / 3.
     assert summary.averages()["average"]["first"]["RR"] == (1.0 + 0.1) / 2
     assert summary.averages()["other"]["first"]["RR"] == 0.1
-    assert "other, mean" in averages_text(summary)
+    assert "other, mean of 2" in averages_text(summary)
+    assert "average, mean of 2" in averages_text(summary)
     assert averages_text(Summary({"a_b": [one]})) == ""
