@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
 from dupmae.errors import UsageError
 from dupmae.eval.metrics import Values, is_averaged
@@ -193,7 +193,7 @@ def t_test_p(differences: Float64) -> Float64:
     mean, spread = np.abs(differences.mean(axis=0)), differences.std(axis=0, ddof=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(mean == 0, 0.0, mean / (spread / math.sqrt(queries)))
-    return np.asarray(2 * stats.t.sf(t, queries - 1), dtype=np.float64)
+    return np.asarray(2 * stdtr(queries - 1, -t), dtype=np.float64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from fakes import FakeEncoder
 
+from dupmae.commands.bench import QueryMemory
 from dupmae.errors import DataError
 from dupmae.eval.runs import write_run
 from dupmae.eval.systems import Answers, Recorded, Remembered, own_systems, without_itself
-from dupmae.types import SearchResult
+from dupmae.types import CorpusStatistics, Encoded, SearchResult
 
 
 class NoSearcher:
@@ -81,3 +84,28 @@ def test_a_score_beyond_single_precision_is_refused(tmp_path: Path, score: str) 
 
 def test_a_query_is_not_among_its_own_hits() -> None:
     assert without_itself("q", [("a", 3.0), ("q", 2.0), ("b", 1.0)]) == [("a", 3.0), ("b", 1.0)]
+
+
+class CountingEncoder(FakeEncoder):
+    asked = 0
+
+    def encode_queries(
+        self, texts: Sequence[str], corpus: CorpusStatistics | None = None
+    ) -> Encoded:
+        self.asked += 1
+        return super().encode_queries(texts, corpus)
+
+
+def test_queries_asked_lately_are_not_encoded_again() -> None:
+    encoder = CountingEncoder()
+    memory = QueryMemory(encoder)
+    blocks = [[f"query {number}", "fox"] for number in range(8)]
+    first = [memory.encode_queries(block) for block in blocks]
+    assert [memory.encode_queries(block) for block in blocks] == first
+    assert encoder.asked == 8
+    memory.encode_queries(["new"])  # in the place of the oldest
+    memory.encode_queries(blocks[1])
+    assert encoder.asked == 9
+    assert np.array_equal(memory.encode_queries(blocks[0]).dense, first[0].dense)
+    assert encoder.asked == 10
+    assert (memory.seal, memory.term_texts([3])) == (encoder.seal, ["term3"])
