@@ -1,7 +1,7 @@
 """The command line: the group, and how errors become one line and an exit code.
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 index missing or damaged, 4 encoder mismatch,
-130 interrupted. Answers go to stdout, all else to stderr.
+5 a measure fell (`eval --gate`), 130 interrupted. Answers go to stdout, all else to stderr.
 """
 
 from __future__ import annotations

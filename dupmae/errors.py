@@ -38,3 +38,9 @@ class SealError(DupMAEError):
     """An index was made by another encoder than the one that searches it."""
 
     exit_code = 4
+
+
+class GateError(DupMAEError):
+    """A measure fell significantly against an earlier report."""
+
+    exit_code = 5

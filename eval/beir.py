@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from dupmae.eval.files import text_lines
 
 Qrels = dict[str, dict[str, int]]
 """Query id → document id → grade; above 0 is relevant."""
+
+_TUNING_QUERIES = 1000  # more would not move a single weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,33 @@ class Collection:
     queries: dict[str, str]
     qrels: Qrels
     corpus_path: Path
+    repeated_judgements: int = 0
 
     def __post_init__(self) -> None:
         if self.queries.keys() != self.qrels.keys():
             raise ValueError("queries and qrels must have the same query ids")
+
+    def judgements(self, known_documents: Container[str]) -> dict[str, int]:
+        """Count what was judged, and what of that a reader of figures may stumble over.
+
+        Args:
+            known_documents: the ids in the corpus. Judgements of others stay: a relevant document
+                that no system can find counts against all, as in trec_eval.
+        """
+        grades = [grade for judged in self.qrels.values() for grade in judged.values()]
+        return {
+            "judged": len(grades),
+            "relevant": sum(grade > 0 for grade in grades),
+            "graded_above_1": sum(grade > 1 for grade in grades),
+            "negative": sum(grade < 0 for grade in grades),
+            "repeated": self.repeated_judgements,
+            "of_unknown_documents": sum(
+                doc_id not in known_documents for judged in self.qrels.values() for doc_id in judged
+            ),
+            "queries_without_relevant": sum(
+                max(judged.values()) <= 0 for judged in self.qrels.values()
+            ),
+        }
 
 
 def default_split(name: str) -> str:
@@ -67,7 +93,8 @@ def find_collection(name: str, data_dirs: Sequence[Path] = ()) -> Path | None:
     """Return the folder of a collection, or None if no place holds a folder of that name.
 
     Args:
-        name: such as `scifact`, or `cqadupstack/android` for a part of a collection.
+        name: such as `scifact`, or `cqadupstack/android` for a part of a collection; or the path
+            of a folder in BEIR layout, wherever it is.
         data_dirs: folders to look in first; each may hold the collection or be it.
     """
     for place in collection_places(data_dirs):
@@ -75,7 +102,7 @@ def find_collection(name: str, data_dirs: Sequence[Path] = ()) -> Path | None:
             return place / name
         if place.name == name and place.is_dir():
             return place
-    return None
+    return Path(name) if (Path(name) / "qrels").is_dir() else None
 
 
 def load_beir(
@@ -96,7 +123,7 @@ def load_beir(
     split = split or default_split(name)
     corpus_path = _required(folder, "corpus.jsonl")
     queries_path = _required(folder, "queries.jsonl")
-    qrels = read_qrels(_qrels_path(folder, split))
+    qrels, repeated = _read_qrels(_qrels_path(folder, split))
     queries = {
         query_id: text for query_id, text in _read_queries(queries_path) if query_id in qrels
     }
@@ -109,8 +136,33 @@ def load_beir(
         if not queries[query_id].strip():
             raise DataError(f"{queries_path}: query {query_id!r} is judged but its text is empty")
     return Collection(
-        name, split, queries, {query_id: qrels[query_id] for query_id in queries}, corpus_path
+        name,
+        split,
+        queries,
+        {query_id: qrels[query_id] for query_id in queries},
+        corpus_path,
+        repeated,
     )
+
+
+def tuning_split(collection: Collection, *, seed: int = 0) -> Collection | None:
+    """Return a split to choose settings on: `dev`, or else `train`; None if there is neither.
+
+    Never the collection's own split, and without its queries; at most 1,000, drawn at random.
+    """
+    folder = collection.corpus_path.parent
+    for split in ("dev", "train"):
+        there = any((folder / "qrels" / f"{split}.tsv{end}").is_file() for end in ("", ".gz"))
+        if split == collection.split or not there:
+            continue
+        found = load_beir(folder, split, name=collection.name)
+        others = sorted(found.queries.keys() - collection.queries.keys())
+        chosen = random.Random(seed).sample(others, min(len(others), _TUNING_QUERIES))
+        if chosen:
+            queries = {query_id: found.queries[query_id] for query_id in chosen}
+            qrels = {query_id: found.qrels[query_id] for query_id in chosen}
+            return replace(found, queries=queries, qrels=qrels)
+    return None
 
 
 def read_qrels(path: Path) -> Qrels:
@@ -119,13 +171,20 @@ def read_qrels(path: Path) -> Qrels:
     Grades are integers and may be negative, as in TREC-COVID. A repeated line is harmless; one
     that contradicts an earlier line is an error.
     """
+    return _read_qrels(path)[0]
+
+
+def _read_qrels(path: Path) -> tuple[Qrels, int]:
+    """Return the judgements of a file, and how many of its lines repeat an earlier one."""
     qrels: Qrels = {}
+    lines = 0
     for number, line in text_lines(path):
         # BEIR writes with csv.writer, which quotes fields that hold a quote, as DBpedia's ids do.
         fields = next(csv.reader([line], delimiter="\t")) if '"' in line else line.split("\t")
         if number == 1 and fields[-1].strip().lower() == "score":
             continue
         query_id, doc_id, grade = _judgement(fields, f"{path}, line {number}")
+        lines += 1
         earlier = qrels.setdefault(query_id, {}).setdefault(doc_id, grade)
         if earlier != grade:
             raise DataError(
@@ -134,7 +193,7 @@ def read_qrels(path: Path) -> Qrels:
             )
     if not qrels:
         raise DataError(f"{path} holds no judgements; expected lines of query-id, corpus-id, score")
-    return qrels
+    return qrels, lines - sum(map(len, qrels.values()))
 
 
 def _judgement(fields: list[str], where: str) -> tuple[str, str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from dupmae.errors import UsageError
 from dupmae.eval.beir import Collection, cache_folder, find_collection, load_beir
@@ -13,6 +13,9 @@ from dupmae.eval.download import fetch_collection
 DEMO = "demo"
 """The collection that is made on the spot from Python's own documentation."""
 
+PARTED = "cqadupstack"
+"""The collection of BEIR that is made of parts."""
+
 
 def open_collection(
     name: str, *, split: str | None = None, data_dirs: Sequence[Path] = ()
@@ -20,7 +23,7 @@ def open_collection(
     """Return a collection by name: the demo, one on this machine, or else a download of BEIR's.
 
     Args:
-        name: `demo`, or the name of a BEIR folder.
+        name: `demo`, the name of a BEIR folder, or the path of a folder in that layout.
         split: which judgements; the default is `test`, `dev` for msmarco.
         data_dirs: folders to look in before `$DUPMAE_DATA` and the cache.
 
@@ -33,4 +36,24 @@ def open_collection(
             raise UsageError(f"the demo collection has the split test only, not {split!r}")
         return demo_collection(cache_folder() / DEMO)
     folder = find_collection(name, data_dirs) or fetch_collection(name)
-    return load_beir(folder, split, name=name)
+    return load_beir(folder, split, name=name if is_name(name) else None)
+
+
+def parts_of(name: str, data_dirs: Sequence[Path] = ()) -> list[str]:
+    """Return the collections that a name stands for: itself, but for `cqadupstack` its parts.
+
+    Published figures of cqadupstack are the mean over its twelve parts.
+
+    Raises:
+        DataError: if cqadupstack has to be fetched and cannot be.
+    """
+    if name != PARTED:
+        return [name]
+    folder = find_collection(name, data_dirs) or fetch_collection(name)
+    parts = sorted(path.parent.name for path in folder.glob("*/qrels"))
+    return [f"{name}/{part}" for part in parts] or [name]
+
+
+def is_name(name: str) -> bool:
+    """Say whether this names a collection, and not the path of a folder."""
+    return PurePath(name).parent in (PurePath(), PurePath(PARTED))

@@ -1,7 +1,7 @@
-"""Asking a searcher all queries of a collection, and reporting how it did.
+"""Asking systems all queries of a collection, and reporting how they did.
 
-Any object with `search_batch` can be evaluated. Answers are measured and written block by block,
-so memory does not grow with the number of queries.
+Answers are measured and written block by block, so memory does not grow with the number of
+queries, but for each query's values and the few hits that a report shows.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from tqdm import tqdm
 
@@ -22,51 +21,19 @@ from dupmae.eval.metrics import (
     MEASURES,
     Values,
     aggregate,
-    largest_cutoff,
+    check_measures,
     measure_run,
-    parse_measures,
 )
-from dupmae.eval.report import Proofs, Report
+from dupmae.eval.proofs import Parts, Proofs
+from dupmae.eval.report import Report
 from dupmae.eval.runs import Run, run_lines
-from dupmae.types import SearchResult
-
-
-@dataclass(frozen=True, slots=True)
-class System:
-    """What a searcher is asked with: the weights of the two parts, and of feedback."""
-
-    dense_weight: float = 1.0
-    sparse_weight: float = 1.0
-    feedback: float = 0.0
-
-
-SYSTEMS: Mapping[str, System] = {
-    "hybrid": System(),
-    "dense": System(sparse_weight=0.0),
-    "sparse": System(dense_weight=0.0),
-}
-"""By name. The first one's proofs are reported."""
+from dupmae.eval.systems import Answers, System, without_itself
 
 SHALLOW = 10
-"""Proofs are reported for answers of this length as well: what an interactive search shows."""
+"""Proofs are reported for answers of this length as well: what an interactive search shows. A
+report keeps so many hits of every query."""
 
 _BLOCK = 256  # queries: few enough for their hits to fit in memory at any k, enough for a batch
-
-
-class Searcher(Protocol):
-    """What an evaluation needs of an engine; `dupmae.engine.SearchEngine` is one."""
-
-    def search_batch(
-        self,
-        queries: Sequence[str],
-        k: int,
-        *,
-        dense_weight: float,
-        sparse_weight: float,
-        feedback: float,
-    ) -> list[SearchResult]:
-        """Answer each query with the k documents that score highest, best first."""
-        ...
 
 
 class _State:
@@ -76,26 +43,29 @@ class _State:
         self.system = system
         self.values: Values = {name: {} for name in measures}
         self.proofs = Proofs()
+        self.shallow = Proofs()
+        self.parts = Parts()
+        self.top: Run = {}
         self.dropped_self_hits = 0
         self.seconds = 0.0
 
-    def search(self, searcher: Searcher, queries: Sequence[str], k: int) -> list[SearchResult]:
-        """Search a block of queries, and note the time and the proofs."""
-        started = time.perf_counter()
-        results = searcher.search_batch(queries, k, **asdict(self.system))
-        self.seconds += time.perf_counter() - started
-        self.proofs = self.proofs.joined(results)
-        return results
-
-    def answer(self, searcher: Searcher, queries: Mapping[str, str], k: int) -> Run:
+    def answer(self, queries: Mapping[str, str], k: int) -> Run:
         """Return a block's answers; a document with the query's own id never counts as a hit."""
-        results = self.search(searcher, list(queries.values()), k + 1)  # one may be the query
+        answers = self._timed(queries, k + 1)  # one may be the query
+        self.proofs = self.proofs.joined(answers.results)
         run: Run = {}
-        for query_id, result in zip(queries, results, strict=True):
-            others = [(hit.doc_id, hit.score) for hit in result.hits if hit.doc_id != query_id]
-            self.dropped_self_hits += len(result.hits) - len(others)
+        for query_id, ranked in answers.run.items():
+            others = without_itself(query_id, ranked)
+            self.dropped_self_hits += len(ranked) - len(others)
             run[query_id] = others[:k]
+            self.top[query_id] = others[: min(k, SHALLOW)]
         return run
+
+    def look_shallow(self, queries: Mapping[str, str]) -> None:
+        """Ask for a short answer too, as a search does, and note its proofs and parts."""
+        results = self._timed(queries, SHALLOW).results
+        self.shallow = self.shallow.joined(results)
+        self.parts = self.parts.joined(results)
 
     def measure(self, run: Run, collection: Collection) -> None:
         """Add a block's values."""
@@ -103,73 +73,73 @@ class _State:
         for name, values in measure_run(run, judged, list(self.values)).items():
             self.values[name].update(values)
 
+    def _timed(self, queries: Mapping[str, str], k: int) -> Answers:
+        started = time.perf_counter()
+        answers = self.system.search(queries, k)
+        self.seconds += time.perf_counter() - started
+        return answers
+
 
 def evaluate(
-    searcher: Searcher,
+    systems: Mapping[str, System],
     collection: Collection,
     *,
     k: int = 1000,
     measures: Sequence[str] = MEASURES,
-    systems: Mapping[str, System] = SYSTEMS,
     run_files: Mapping[str, Path] | None = None,
 ) -> Report:
-    """Search all queries of a collection with each system and measure the answers.
+    """Ask each system all queries of a collection and measure the answers.
 
     Args:
-        searcher: what answers; it is asked each block of queries several times in a row, so it
-            may keep the last block's vectors.
-        collection: queries and judgements. The searcher is taken to hold its corpus.
+        systems: by name, as from `own_systems(engine)`. Each is asked every block of queries in
+            turn, so one may keep the last block's vectors or answers for the next. Proofs are
+            reported of the first, if it proves its answers.
+        collection: queries and judgements. The systems are taken to hold its corpus.
         k: hits a query that are measured and written, ≥ any measure's cutoff.
         measures: names of ir_measures.
-        systems: by name; proofs are reported of the first.
         run_files: system → where to write its TREC run; the file appears when all is done.
 
     Raises:
         UsageError: if a measure is unknown or looks deeper than k, or a setting is out of range.
         DataError: if a run file cannot be written.
     """
-    names = [str(measure) for measure in parse_measures(measures)]
+    names = check_measures(measures, k)
     run_files = {} if run_files is None else run_files
-    _check(k, names, systems, run_files)
+    _check(systems, run_files)
     states = {name: _State(system, names) for name, system in systems.items()}
     first = next(iter(states.values()))
-    shallow = _State(first.system, ())
     with ExitStack() as stack:
         files: dict[str, IO[str]] = {
             system: stack.enter_context(replacing_text(path)) for system, path in run_files.items()
         }
         for block in _blocks(collection.queries):
             for system, state in states.items():
-                run = state.answer(searcher, block, k)
+                run = state.answer(block, k)
                 state.measure(run, collection)
                 if system in files:
                     files[system].writelines(run_lines(run, tag=f"dupmae-{system}"))
-            shallow.search(searcher, list(block.values()), SHALLOW)
+            if first.proofs.depths:
+                first.look_shallow(block)
+    return _report(collection, states, k)
+
+
+def _report(collection: Collection, states: Mapping[str, _State], k: int) -> Report:
+    first = next(iter(states.values()))
     return Report(
         collection=collection.name,
         split=collection.split,
         systems={system: aggregate(state.values) for system, state in states.items()},
         k=k,
-        proofs={SHALLOW: shallow.proofs, k: first.proofs},
+        proofs={SHALLOW: first.shallow, k: first.proofs} if first.proofs.depths else {},
+        parts=first.parts,
         dropped_self_hits={system: state.dropped_self_hits for system, state in states.items()},
         seconds={system: state.seconds for system, state in states.items()},
         per_query={system: state.values for system, state in states.items()},
+        top={system: state.top for system, state in states.items()},
     )
 
 
-def _check(
-    k: int,
-    measures: Sequence[str],
-    systems: Mapping[str, System],
-    run_files: Mapping[str, Path],
-) -> None:
-    if k < 1:
-        raise UsageError(f"k must be 1 or more, found {k}")
-    if largest_cutoff(measures) > k:
-        raise UsageError(
-            f"{', '.join(measures)} look at {largest_cutoff(measures)} hits a query, "
-            f"but only k = {k} are searched; raise k"
-        )
+def _check(systems: Mapping[str, System], run_files: Mapping[str, Path]) -> None:
     if not systems:
         raise UsageError("no system was named; expected at least one, such as hybrid")
     unknown = sorted(run_files.keys() - systems.keys())

@@ -67,3 +67,9 @@ def replacing_text(path: Path) -> Iterator[IO[str]]:
             raise  # whatever else the caller did in here is not ours to tell
         cure = "; free some space" if opened else ""
         raise DataError(f"cannot write {path}: {error.strerror}{cure}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file; see `replacing_text`."""
+    with replacing_text(path) as stream:
+        stream.write(text)

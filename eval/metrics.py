@@ -67,10 +67,33 @@ def aggregate(values: Values) -> dict[str, float]:
     return totals
 
 
+def is_averaged(name: str) -> bool:
+    """Say whether `aggregate` takes the mean of a measure, and not the sum."""
+    (measure,) = parse_measures([name])
+    return isinstance(measure.aggregator(), ir_measures.measures.MeanAgg)
+
+
 def largest_cutoff(measures: Sequence[str]) -> int:
     """Return how many hits a query the measures look at; 0 if none of them has a cutoff."""
     cutoffs = [measure.params.get("cutoff") for measure in parse_measures(measures)]
     return max((cutoff for cutoff in cutoffs if isinstance(cutoff, int)), default=0)
+
+
+def check_measures(names: Sequence[str], k: int) -> list[str]:
+    """Return the full names of measures, each once, if k hits are enough for them.
+
+    Raises:
+        UsageError: if a measure is unknown or looks deeper than k.
+    """
+    measures = list(dict.fromkeys(str(measure) for measure in parse_measures(names)))
+    if k < 1:
+        raise UsageError(f"k must be 1 or more, found {k}")
+    if largest_cutoff(measures) > k:
+        raise UsageError(
+            f"{', '.join(measures)} look at {largest_cutoff(measures)} hits a query, "
+            f"but only k = {k} are searched; raise k"
+        )
+    return measures
 
 
 def parse_measures(names: Sequence[str]) -> list[Any]:

@@ -19,10 +19,15 @@ from dupmae.errors import DataError
 from dupmae.eval.files import replacing_text, text_lines
 from dupmae.types import Float64, Int64
 
-Run = dict[str, list[tuple[str, float]]]
-"""Query id → (document id, score), best first."""
+Ranked = list[tuple[str, float]]
+"""(document id, score), best first."""
+
+Run = dict[str, Ranked]
+"""Query id → its ranked documents."""
 
 _SUBNORMALS = 0x007FFFFF  # float32 bit patterns between 0 and the smallest normal number
+
+_LARGEST = float(np.finfo(np.float32).max / 2)  # so that there is room to fall
 
 
 def falling_scores(scores: Sequence[float]) -> list[float]:
@@ -35,7 +40,7 @@ def falling_scores(scores: Sequence[float]) -> list[float]:
         ValueError: if they rise somewhere or are not finite.
     """
     exact: Float64 = np.asarray(scores, dtype=np.float64)
-    if not np.all(np.abs(exact) <= np.finfo(np.float32).max / 2):
+    if not np.all(np.abs(exact) <= _LARGEST):
         raise ValueError("scores must be finite and within half the range of float32")
     if np.any(np.diff(exact) > 0):
         raise ValueError("scores must not rise: a ranking is listed best first")
@@ -126,6 +131,8 @@ def _run_line(line: str, where: str) -> tuple[str, str, float]:
         score = float(fields[4])
     except ValueError:
         score = math.nan
-    if not math.isfinite(score):
-        raise DataError(f"{where}: the score must be a finite number, found {fields[4]!r}")
+    if not abs(score) <= _LARGEST:
+        raise DataError(
+            f"{where}: the score must be a finite number below 1.7e38, found {fields[4]!r}"
+        )
     return fields[0], fields[2], score

@@ -16,8 +16,9 @@ from dupmae.eval.beir import (
     find_collection,
     load_beir,
     read_qrels,
+    tuning_split,
 )
-from dupmae.eval.catalogue import open_collection
+from dupmae.eval.catalogue import open_collection, parts_of
 
 QUERIES = {"q1": "red fox", "q2": "blue whale", "q3": "never judged"}
 QRELS = "query-id\tcorpus-id\tscore\nq2\td2\t2\nq1\td1\t1\nq1\td2\t0\n"
@@ -231,3 +232,68 @@ def test_real_collections_have_their_known_counts(
     assert len(collection.queries) == queries
     assert sum(map(len, collection.qrels.values())) == judgements
     assert collection.corpus_path.is_file()
+
+
+def test_settings_are_chosen_on_dev_or_train_never_on_what_is_evaluated(tmp_path: Path) -> None:
+    folder = make_collection(tmp_path / "small", qrels="q1\td1\t1\n")
+    assert tuning_split(load_beir(folder)) is None
+    (folder / "qrels/train.tsv").write_text("q1\td1\t1\nq3\td1\t1\n")
+    found = tuning_split(load_beir(folder))
+    assert found is not None
+    assert (found.split, found.qrels) == ("train", {"q3": {"d1": 1}})  # q1 is evaluated
+    (folder / "qrels/dev.tsv").write_text("q2\td1\t1\n")
+    found = tuning_split(load_beir(folder))
+    assert found is not None
+    assert (found.split, list(found.queries)) == ("dev", ["q2"])
+    assert tuning_split(load_beir(folder, "dev")) == load_beir(folder, "train")
+
+
+def test_only_some_of_many_queries_are_tuned_on_and_the_seed_says_which(tmp_path: Path) -> None:
+    folder = make_collection(tmp_path / "small", qrels="q1\td1\t1\n")
+    names = [f"t{number}" for number in range(1500)]
+    with (folder / "queries.jsonl").open("a") as queries:
+        queries.writelines(json.dumps({"_id": name, "text": name}) + "\n" for name in names)
+    (folder / "qrels/train.tsv").write_text("".join(f"{name}\td1\t1\n" for name in names))
+    first, second, other = (tuning_split(load_beir(folder), seed=seed) for seed in (0, 0, 1))
+    assert first is not None
+    assert len(first.queries) == 1000
+    assert first == second != other
+
+
+def test_only_cqadupstack_stands_for_its_parts(tmp_path: Path) -> None:
+    for part in ("unix", "android"):
+        make_collection(tmp_path / "cqadupstack" / part)
+    assert parts_of("cqadupstack", [tmp_path]) == ["cqadupstack/android", "cqadupstack/unix"]
+    assert parts_of("cqadupstack/unix", [tmp_path]) == ["cqadupstack/unix"]
+    assert parts_of("scifact", [tmp_path]) == ["scifact"]
+
+
+def test_the_path_of_a_folder_is_a_collection_called_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_collection(tmp_path / "there" / "mine")
+    monkeypatch.chdir(tmp_path)
+    for name in (str(folder), "there/mine"):
+        assert open_collection(name).name == "mine"
+    assert open_collection("cqadupstack/mine", data_dirs=[_parted(tmp_path)]).name == (
+        "cqadupstack/mine"
+    )
+
+
+def _parted(folder: Path) -> Path:
+    make_collection(folder / "data" / "cqadupstack" / "mine")
+    return folder / "data"
+
+
+def test_judgements_are_counted_by_what_may_surprise(tmp_path: Path) -> None:
+    qrels = "q1\td1\t2\nq1\td1\t2\nq1\tgone\t1\nq2\td1\t-1\nq2\tlost\t0\n"
+    collection = load_beir(make_collection(tmp_path / "small", qrels=qrels))
+    assert collection.judgements({"d1"}) == {
+        "judged": 4,
+        "relevant": 2,
+        "graded_above_1": 1,
+        "negative": 1,
+        "repeated": 1,
+        "of_unknown_documents": 2,
+        "queries_without_relevant": 1,
+    }

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from dupmae.errors import DataError, UsageError
-from dupmae.eval import SYSTEMS, Collection, Report, evaluate, read_run
-from dupmae.eval.report import Proofs
+from dupmae.eval import Collection, Recorded, Report, Weighted, evaluate, own_systems, read_run
+from dupmae.eval.proofs import Parts, Proofs
+from dupmae.eval.tables import report_table
 from dupmae.types import Hit, SearchResult
 
 # Query text → document → (dense part, sparse part). The query "q2" is also a document.
@@ -59,7 +60,7 @@ class TableSearcher:
 
 
 def test_systems_are_measured_by_their_weights() -> None:
-    report = evaluate(TableSearcher(), COLLECTION, measures=["RR@10", "nDCG@10"])
+    report = evaluate(own_systems(TableSearcher()), COLLECTION, measures=["RR@10", "nDCG@10"])
     # Fox: hybrid c 6, b 4, a 3; dense a, b, c; sparse c, b, a. Whale, without itself: hybrid b 2,
     # a 1; dense a, b; sparse b, a.
     assert report.per_query["hybrid"]["RR@10"] == {"q1": 1 / 3, "q2": 1.0}
@@ -73,21 +74,21 @@ def test_systems_are_measured_by_their_weights() -> None:
 
 def test_a_query_never_finds_itself_and_the_report_counts_it() -> None:
     searcher = TableSearcher()
-    report = evaluate(searcher, COLLECTION, k=2, measures=["P@2"])
+    report = evaluate(own_systems(searcher), COLLECTION, k=2, measures=["P@2"])
     assert report.dropped_self_hits == {"hybrid": 1, "dense": 1, "sparse": 1}
-    assert "query's own id is never counted as a hit: 3 dropped" in report.table()
+    assert "query's own id is never counted as a hit: 3 dropped" in report_table(report)
     # One hit more than k is asked for, so that k remain: b of q2 comes third, and counts.
     assert [k for _, k in searcher.asked] == [3, 3, 3, 10]
     assert report.per_query["dense"]["P@2"]["q2"] == 1 / 2
 
 
 def test_proofs_are_those_of_the_first_system_at_k_and_at_ten() -> None:
-    report = evaluate(TableSearcher(), COLLECTION, k=100)
+    report = evaluate(own_systems(TableSearcher()), COLLECTION, k=100)
     assert report.proven == 0.5  # the whale is not proven for hybrid at k = 100
     depth = report.to_dict()["depth"]
     assert depth["10"] == {"proven": 1.0, "median": 64, "p95": 110, "max": 110}
     assert depth["100"] == {"proven": 0.5, "median": 64, "p95": 201, "max": 201}
-    other = evaluate(TableSearcher(), COLLECTION, k=100, systems={"sparse": SYSTEMS["sparse"]})
+    other = evaluate({"sparse": Weighted(TableSearcher(), dense_weight=0.0)}, COLLECTION, k=100)
     assert other.proven == 1.0
 
 
@@ -106,7 +107,7 @@ def test_queries_are_asked_in_blocks_with_all_systems_on_a_block_in_turn() -> No
     qrels = {query_id: {"a": 1} for query_id in queries}
     collection = Collection("big", "test", queries, qrels, Path("corpus.jsonl"))
     searcher = TableSearcher()
-    report = evaluate(searcher, collection, measures=["RR@10"])
+    report = evaluate(own_systems(searcher), collection, measures=["RR@10"])
     assert [len(block) for block, _ in searcher.asked] == [256] * 4 + [44] * 4
     assert report.queries == len(report.per_query["dense"]["RR@10"]) == 300
     assert report.systems == {
@@ -118,7 +119,7 @@ def test_queries_are_asked_in_blocks_with_all_systems_on_a_block_in_turn() -> No
 
 def test_run_files_hold_what_was_measured(tmp_path: Path) -> None:
     files = {"hybrid": tmp_path / "hybrid.trec", "dense": tmp_path / "dense.trec"}
-    evaluate(TableSearcher(), COLLECTION, k=100, run_files=files)
+    evaluate(own_systems(TableSearcher()), COLLECTION, k=100, run_files=files)
     assert read_run(files["hybrid"]) == {
         "q1": [("c", 6.0), ("b", 4.0), ("a", 3.0)],
         "q2": [("b", 2.0), ("a", 1.0)],
@@ -129,7 +130,7 @@ def test_run_files_hold_what_was_measured(tmp_path: Path) -> None:
 def test_a_failed_search_leaves_no_run_file(tmp_path: Path) -> None:
     strange = replace(COLLECTION, queries={"q1": "fox", "q2": "unheard of"})
     with pytest.raises(KeyError, match="unheard of"):
-        evaluate(TableSearcher(), strange, run_files={"hybrid": tmp_path / "run.trec"})
+        evaluate(own_systems(TableSearcher()), strange, run_files={"hybrid": tmp_path / "run.trec"})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -139,7 +140,6 @@ def test_a_failed_search_leaves_no_run_file(tmp_path: Path) -> None:
         ({"k": 0}, "k must be 1 or more, found 0"),
         ({"k": 50}, "look at 100 hits a query, but only k = 50 are searched; raise k"),
         ({"measures": ["nonsense"]}, "knows no measure 'nonsense'"),
-        ({"systems": {}}, "no system was named"),
         ({"run_files": {"bm25": Path("x")}}, "'bm25'; systems are hybrid, dense, sparse"),
     ],
 )
@@ -148,12 +148,35 @@ def test_settings_out_of_range_are_refused_before_any_search(
 ) -> None:
     searcher = TableSearcher()
     with pytest.raises(UsageError, match=message):
-        evaluate(searcher, COLLECTION, **settings)  # type: ignore[arg-type]
+        evaluate(own_systems(searcher), COLLECTION, **settings)  # type: ignore[arg-type]
     assert searcher.asked == []
 
 
+def test_no_system_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="no system was named"):
+        evaluate({}, COLLECTION)
+
+
+def test_a_system_without_proofs_is_measured_and_reports_none() -> None:
+    recorded = Recorded({"q1": [("z", 2.0), ("a", 1.0)], "q2": [("q2", 5.0), ("b", 4.0)]})
+    report = evaluate({"theirs": recorded}, COLLECTION, k=10, measures=["RR"])
+    assert report.per_query["theirs"]["RR"] == {"q1": 1 / 2, "q2": 1.0}
+    assert report.dropped_self_hits == {"theirs": 1}
+    assert report.proven is None
+    assert report.to_dict()["depth"] == {}
+    assert "proven" not in report_table(report)
+
+
+def test_the_report_keeps_the_first_hits_of_each_query_and_their_parts() -> None:
+    report = evaluate(own_systems(TableSearcher()), COLLECTION, k=100)
+    assert report.top["hybrid"]["q2"] == [("b", 2.0), ("a", 1.0)]
+    # Of the short answers' best hits: c of the fox (1 + 5), and of the whale itself (9 + 9).
+    assert report.parts == Parts((6.0, 18.0), (1.0, 9.0), (5.0, 9.0))
+    assert report.parts.dense_shares == [1 / 6, 1 / 2]
+
+
 def report_of(**fields: object) -> Report:
-    report = evaluate(TableSearcher(), COLLECTION, k=100)
+    report = evaluate(own_systems(TableSearcher()), COLLECTION, k=100)
     return replace(report, seconds=dict.fromkeys(report.seconds, 0.25), **fields)  # type: ignore[arg-type]
 
 
@@ -182,9 +205,10 @@ def test_a_measure_without_a_value_is_null_in_json() -> None:
 
 def test_the_table_is_aligned() -> None:
     rr, ap = (1 / 3 + 1) / 2, (1 / 3 + 1 / 2) / 2
-    lines = report_of(
+    report = report_of(
         systems={"hybrid": {"RR@10": rr, "AP": ap}, "dense": {"RR@10": 0.75, "AP": 0.625}}
-    ).table()
+    )
+    lines = report_table(report)
     assert lines.splitlines()[:3] == [
         "tiny test   RR@10      AP  seconds",
         "hybrid     0.6667  0.4167     0.25",
@@ -196,5 +220,5 @@ def test_the_table_is_aligned() -> None:
 def test_a_run_file_that_cannot_be_written_stops_before_any_search(tmp_path: Path) -> None:
     searcher = TableSearcher()
     with pytest.raises(DataError, match="it is a folder"):
-        evaluate(searcher, COLLECTION, run_files={"hybrid": tmp_path})
+        evaluate(own_systems(searcher), COLLECTION, run_files={"hybrid": tmp_path})
     assert searcher.asked == []
