@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from dupmae.checkpoint import load_model, shipped_model
+from dupmae.checkpoint import load_model
 from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, Weights, build_index, read_corpus
 from dupmae.eval import evaluate, load_beir
+from dupmae.folder import shipped_model
 from dupmae.indexes import top_k
 from dupmae.types import Document, SearchResult
 
@@ -81,7 +81,6 @@ def check_against_brute_force(
 def test_on_scifact_every_answer_is_the_brute_force_one_and_the_sum_beats_its_parts(
     encoder: Encoder, shared_dir: Path, tmp_path: Path
 ) -> None:
-    torch.set_num_threads(2)
     collection = load_beir(shared_dir / "beir" / "scifact")
     build_index(read_corpus(collection.corpus_path), encoder, tmp_path / "index")
     with SearchEngine.open(tmp_path / "index", encoder) as engine:

@@ -20,9 +20,9 @@ from dupmae.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from dupmae.encoder import Encoder
     from dupmae.engine import Manifest
     from dupmae.eval import Collection
+    from dupmae.types import TextEncoder
 
 
 @click.command("eval")
@@ -97,7 +97,7 @@ def eval_command(
     click.echo(report.to_json() if as_json else report.table())
 
 
-def _index(collection: Collection, encoder: Encoder, folder: Path) -> Manifest:
+def _index(collection: Collection, encoder: TextEncoder, folder: Path) -> Manifest:
     """Return the manifest of an index of this corpus by this encoder, built if it is not there."""
     from dupmae.engine import build_index, corpus_hash, count_documents, read_corpus, read_manifest
     from dupmae.errors import IndexMissingError
