@@ -105,7 +105,8 @@ def read_model(source: Path | str) -> StoredModel:
     tokenizer = _read_tokenizer(folder, body.vocab_size)
     special_ids = _special_ids(folder, tokenizer)
     weights = _read_weights(folder, body.weights(heads))
-    return StoredModel(name or folder.resolve().name, heads, body, tokenizer, special_ids, weights)
+    name = name or (folder.resolve().name if folder == Path(source) else str(source))
+    return StoredModel(name, heads, body, tokenizer, special_ids, weights)
 
 
 def _needs_torch(folder: Path, why: str) -> TorchNeededError:

@@ -30,7 +30,7 @@ def document_factors(counts: Int64, length: int, heads: HeadSettings) -> NDArray
     """
     k1, b = heads.frequency_k1, heads.frequency_b
     norm = k1 * (1 - b + b * length / heads.frequency_length)
-    # Not in one np.where, which would divide 0 by 0 for a term that does not occur if k1 is 0.
+    # Not in one np.where, which would divide 0 by 0 if k1 is 0.
     factors = np.full(len(counts), heads.expansion)
     own = counts > 0
     factors[own] = counts[own] * (k1 + 1) / (counts[own] + norm)

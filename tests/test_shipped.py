@@ -14,7 +14,8 @@ from dupmae.engine import SearchEngine, Weights, build_index, read_corpus
 from dupmae.eval import evaluate, load_beir
 from dupmae.folder import shipped_model
 from dupmae.indexes import top_k
-from dupmae.types import Document, SearchResult
+from dupmae.torch_encoder import TorchEncoder
+from dupmae.types import CorpusStatistics, Document, SearchResult
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,34 @@ def test_a_text_does_not_depend_on_its_batch(encoder: Encoder) -> None:
         np.testing.assert_allclose(together.dense[row], alone.dense[0], atol=1e-5)
         np.testing.assert_array_equal(together.sparse.row(row)[0], alone.sparse.row(0)[0])
         np.testing.assert_allclose(together.sparse.row(row)[1], alone.sparse.row(0)[1], atol=1e-4)
+
+
+def test_torch_gives_the_same_seal_terms_and_vectors(encoder: Encoder) -> None:
+    with_torch = TorchEncoder.load()
+    assert with_torch.seal == encoder.seal
+    words = [
+        "the",
+        "Löwen",
+        "2,000",
+        "naïve",
+        "東京",
+        "🦊",
+        "[SEP]",
+        "\ud800",
+        "unpronounceability",
+    ]
+    texts = [" ".join((words * 70)[:length]) for length in (0, 1, 2, 7, 23, 150, 600)]
+    statistics = CorpusStatistics(5000, np.arange(encoder.vocabulary_size) % 4999)
+    for one, other in (
+        (encoder.encode_documents(texts), with_torch.encode_documents(texts)),
+        (encoder.encode_queries(texts), with_torch.encode_queries(texts)),
+        (encoder.encode_queries(texts, statistics), with_torch.encode_queries(texts, statistics)),
+    ):
+        np.testing.assert_allclose(one.dense, other.dense, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(one.sparse.indptr, other.sparse.indptr)
+        np.testing.assert_array_equal(one.sparse.terms, other.sparse.terms)
+        np.testing.assert_allclose(one.sparse.weights, other.sparse.weights, rtol=0, atol=1e-4)
+    assert len(encoder.tokenise_documents(texts[-1:])[0]) == 512
 
 
 def check_against_brute_force(
