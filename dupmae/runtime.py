@@ -38,8 +38,7 @@ class Reading(NamedTuple):
 class Network:
     """A model's graph, loaded; several threads may read with it at once.
 
-    Each `read` keeps to one thread: several of them with a batch each are faster than one batch
-    shared among all, and no sum depends on their number.
+    Each `read` keeps to one thread, so that no sum depends on how many there are.
     """
 
     def __init__(self, model: StoredModel, heads: HeadSettings) -> None:
