@@ -35,19 +35,19 @@ import numpy as np
 import torch
 
 from dupmae.card import Card
-from dupmae.checkpoint import LoadedModel, load_model, save_model, shipped_model
+from dupmae.checkpoint import LoadedModel, load_model, save_model
 from dupmae.config import save_config
 from dupmae.data import Row, cut_span
-from dupmae.encoder import CHARACTERS_A_TOKEN
 from dupmae.errors import CheckpointError, DataError, UsageError
 from dupmae.files import replacing
 from dupmae.finetune import finetune
-from dupmae.folder import find_folder, read_settings
+from dupmae.folder import find_folder, read_settings, shipped_model
+from dupmae.inputs import CHARACTERS_A_TOKEN
 from dupmae.pretrain import pretrain
 from dupmae.probe import probe_pairs
 from dupmae.processes import resolve_device
-from dupmae.seal import model_seal
 from dupmae.stages import AdaptSettings, finetune_config, pretrain_config
+from dupmae.state import model_seal
 from dupmae.tokens import Tokens
 from dupmae.types import Document
 

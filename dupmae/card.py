@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from dupmae.model import HeadSettings
+from dupmae.heads import HeadSettings
 
 
 @dataclass(frozen=True)

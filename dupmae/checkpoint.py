@@ -19,7 +19,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,16 @@ from dupmae.files import flush
 from dupmae.folder import (
     FORMAT_VERSION,
     find_folder,
+    first_line,
     read_config,
+    read_json,
     read_settings,
-    read_tokenizer,
 )
-from dupmae.model import DupMAE, HeadSettings
-from dupmae.seal import model_seal
-from dupmae.weights import first_line, read_encoder_weights, read_json, read_pooler, read_tensors
+from dupmae.heads import HeadSettings
+from dupmae.model import DupMAE
+from dupmae.state import encoder_tensors, head_tensors, model_seal
+from dupmae.tokens import read_tokenizer
+from dupmae.weights import read_encoder_weights, read_pooler, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -76,16 +78,6 @@ class LoadedModel:
     """What the checkpoint lacked and what stands in its place, in plain words."""
 
 
-def shipped_model() -> Path:
-    """Return the folder of `dupmae-mini` inside the installed package."""
-    folder = Path(str(resources.files("dupmae"))) / "models" / "dupmae-mini"
-    if not (folder / "dupmae.json").is_file():
-        raise CheckpointError(
-            f"this installation carries no model at {folder}; name a model folder"
-        )
-    return folder
-
-
 def load_model(source: Path | str, *, heads: HeadSettings | None = None) -> LoadedModel:
     """Load a model folder, ours or another maker's, or a model of the Hugging Face hub.
 
@@ -98,13 +90,13 @@ def load_model(source: Path | str, *, heads: HeadSettings | None = None) -> Load
         CheckpointError: there is no such folder, or it is damaged, incomplete or not BERT-shaped.
     """
     folder = find_folder(source)
-    config = read_config(folder)
+    config = read_bert_config(folder)
     name, saved_heads = read_settings(folder)
     weights = read_encoder_weights(folder)
     head_weights, lost = _read_heads(folder)
     settings = heads or saved_heads or _default_heads(config, head_weights)
     _check_lengths(settings, config, folder)
-    tokenizer = read_tokenizer(folder, config)
+    tokenizer = read_tokenizer(folder, config.vocab_size)
     model = _make(config, settings, folder)
     missing = _missing_encoder(model, weights, folder) + _missing_heads(model, head_weights) + lost
     _fill(model.lm, weights, folder)
@@ -113,6 +105,17 @@ def load_model(source: Path | str, *, heads: HeadSettings | None = None) -> Load
         logger.warning("%s lacks: %s", folder, "; ".join(missing))
     hub_name = str(source) if folder != Path(source) else folder.resolve().name
     return LoadedModel(model.eval(), tokenizer, name or hub_name, tuple(missing))
+
+
+def read_bert_config(folder: Path) -> BertConfig:
+    """Read config.json of a BERT-shaped model."""
+    content = read_config(folder)
+    try:
+        return BertConfig(**(content | {"tie_word_embeddings": True}))
+    except Exception as error:  # the kind depends on the version of transformers
+        raise CheckpointError(
+            f"{folder / 'config.json'} is not BERT's: {first_line(error)}"
+        ) from None
 
 
 def _read_heads(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -205,20 +208,6 @@ def _fill(module: torch.nn.Module, weights: Mapping[str, Tensor], folder: Path) 
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{folder}: {name} holds values that are not finite")
         parameters[name].data.copy_(tensor)
-
-
-def encoder_tensors(model: DupMAE) -> dict[str, Tensor]:
-    """Return the encoder and its MLM head under `BertForMaskedLM` names, the tied decoder once."""
-    return {name: tensor.detach() for name, tensor in model.lm.named_parameters()}
-
-
-def head_tensors(model: DupMAE) -> dict[str, Tensor]:
-    """Return what DupMAE adds to the encoder: all parameters outside it."""
-    return {
-        name: tensor.detach()
-        for name, tensor in model.named_parameters()
-        if not name.startswith("lm.")
-    }
 
 
 def save_model(

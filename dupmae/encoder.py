@@ -1,82 +1,76 @@
-"""Texts → dense and sparse vectors, both from one forward pass of a model folder.
+"""Texts → dense and sparse vectors, both from one forward pass of a model folder, without torch.
 
-A text's vectors do not depend on the texts beside it, on their order or on padding, up to the
-rounding of float32 sums: 1e-5 on dense values and term weights is tested. (A term whose weight
-lies within that of the last one kept may be kept in one batch and cut in another.)
+A text's vectors do not depend on the texts beside it, on their order, on padding or on the number
+of threads, up to the rounding of float32 sums: 1e-5 on dense values and term weights is tested. (A
+term whose weight lies within that of the last one kept may be kept in one batch and cut in
+another.) `torch_encoder.py` gives the same vectors within 1e-5 (dense) and 1e-4 (term weights).
 
 Every token that is not special votes in the max-pool, as in training. A text without one (empty,
-or nothing but unknown words) has a dense vector and no terms. No tensor leaves this module.
+or nothing but unknown words) has a dense vector and no terms.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
-from dupmae.card import Card
-from dupmae.checkpoint import load_model, save_model, shipped_model
 from dupmae.config import load_config
 from dupmae.errors import UsageError
-from dupmae.model import DupMAE, HeadSettings, activate, term_factors
-from dupmae.pooling import pool_own_terms, pool_vocabulary, top_terms
-from dupmae.processes import resolve_device
-from dupmae.seal import model_seal
-from dupmae.tokens import Tokens
+from dupmae.folder import shipped_model
+from dupmae.heads import HeadSettings, check_servable
+from dupmae.inputs import TEXTS_AT_ONCE, batches, readable
+from dupmae.runtime import Network, Reading
+from dupmae.stored import StoredModel, read_model
+from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
 from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors
 
-CPU_BATCH_TOKENS = 1024
-"""Padding included; larger batches leave the caches and gain a CPU nothing."""
-DEVICE_BATCH_TOKENS = 32768
-"""The same on an accelerator."""
-CHARACTERS_A_TOKEN = 64
-"""A text is read up to this many characters for each token that it may have.
-
-English has about five. Without a limit a text of 10 MB would be tokenised whole to use a page.
-"""
+BATCH_TOKENS = 1024
+"""Padding included; each thread has such a batch at a time."""
 _Row = tuple[Int32, Float32]
 
 
 class Encoder:
-    """A model with its tokenizer, ready to encode; see the module for what it promises.
+    """A stored model, ready to encode; see the module for what it promises.
 
-    It takes the model over: moves it to `device` and puts it in evaluation mode.
+    Several threads may use one encoder at once.
     """
 
     def __init__(
-        self,
-        model: DupMAE,
-        tokenizer: PreTrainedTokenizerFast,
-        name: str,
-        *,
-        device: str | torch.device = "cpu",
+        self, model: StoredModel, heads: HeadSettings, *, threads: int | None = None
     ) -> None:
-        _check_servable(model)
-        self.name = name
-        self._device = resolve_device(str(device))
-        self._model = model.eval().to(self._device)
-        self._tokenizer = tokenizer
-        self._tokens = Tokens(tokenizer, self._device)
-        self._special_ids = frozenset(tokenizer.all_special_ids)
-        self._is_term_V = self._tokens.ordinary(
-            torch.arange(self._tokens.vocabulary_size, device=self._device)
+        weights = model.weights
+        check_servable(
+            heads,
+            dense_dim=len(weights["cls_projection.weight"]),
+            positions=model.body.max_position_embeddings,
+            cls_attention="cls_attention.key.weight" in weights,
+            knows_idf="training_idf" in weights,
         )
-        # A fast tokenizer fails with "Already borrowed" when two threads set its truncation.
-        self._tokenizing = threading.Lock()
-        self._seal = ""
+        self.name = model.name
+        self.heads = heads
+        """How the two vectors are formed and weighed."""
+        self.seal = model.seal(heads)
+        """Hex digest of all that decides the vectors."""
+        self._network = Network(model, heads)
+        self._threads = threads or _processors()
+        self._tokenizer = model.tokenizer
+        self._tokenizing = threading.Lock()  # a tokenizer has one truncation for all threads
+        self._query_weight_V = np.maximum(weights["query_term_weight"].astype(np.float32), 0)
+        idf_V = weights.get("training_idf")
+        self._training_idf_V = None if idf_V is None else idf_V.astype(np.float32)
 
     @classmethod
     def load(
         cls,
         folder: Path | str | None = None,
         *,
-        device: str = "cpu",
         threads: int | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> Encoder:
@@ -84,50 +78,34 @@ class Encoder:
 
         Args:
             folder: a folder or a name on the Hugging Face hub; the shipped `dupmae-mini` if None.
-            device: torch's name of a device, or "auto": a GPU if there is one.
-            threads: CPU threads of this whole process; torch's own choice if None.
+            threads: batches that are encoded at once; as many as there are processors if None.
             settings: fields of `HeadSettings` to use instead of the folder's, such as
                 `{"k_document": 128}`.
 
         Raises:
+            TorchNeededError: the folder is not of the kind that `TorchEncoder.save` writes.
             CheckpointError: the folder is missing or damaged.
-            UsageError: a setting, the device or the number of threads is out of range.
+            UsageError: a setting or the number of threads is out of range.
         """
-        if threads is not None:
-            if threads < 1:
-                raise UsageError(f"threads must be at least 1, found {threads}")
-            torch.set_num_threads(threads)
-        loaded = load_model(shipped_model() if folder is None else folder)
-        if settings:
-            heads = loaded.model.heads
-            loaded.model.heads = load_config(None, HeadSettings, asdict(heads) | dict(settings))
-        return cls(loaded.model, loaded.tokenizer, loaded.name, device=device)
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads must be at least 1, found {threads}")
+        model = read_model(shipped_model() if folder is None else folder)
+        heads = load_config(None, HeadSettings, asdict(model.heads) | dict(settings or {}))
+        return cls(model, heads, threads=threads)
 
     @property
-    def heads(self) -> HeadSettings:
-        """How the two vectors are formed and weighed."""
-        return self._model.heads
+    def vocabulary_size(self) -> int:
+        """One more than the largest term id."""
+        return self._network.vocabulary_size
 
     @property
     def dense_dim(self) -> int:
         """Dimensions of a dense vector."""
         return self.heads.dense_dim
 
-    @property
-    def vocabulary_size(self) -> int:
-        """One more than the largest term id."""
-        return self._tokens.vocabulary_size
-
-    @property
-    def seal(self) -> str:
-        """Hex digest of all that decides the vectors, computed when first asked for."""
-        if not self._seal:
-            self._seal = model_seal(self._model, self._tokenizer)
-        return self._seal
-
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         """Return the vocabulary's entries for the given term ids."""
-        return [str(text) for text in self._tokenizer.convert_ids_to_tokens(list(map(int, terms)))]
+        return [str(self._tokenizer.id_to_token(int(term))) for term in terms]
 
     def encode_queries(
         self, texts: Sequence[str], corpus: CorpusStatistics | None = None
@@ -140,7 +118,7 @@ class Encoder:
                 the idf of its training text.
         """
         ids = self._token_ids(texts, self.heads.max_query_length)
-        return self._encode(ids, as_query=True, corpus=corpus)
+        return self._encode(ids, partial(self._query_row, corpus=corpus))
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
         """Encode texts as documents, in their order."""
@@ -155,169 +133,62 @@ class Encoder:
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
-        return self._encode(ids, as_query=False)
-
-    def save(
-        self, folder: Path | str, *, half_precision: bool = False, card: Card | None = None
-    ) -> None:
-        """Write a model folder that `load` reads.
-
-        Args:
-            folder: made, with its parents; a model folder already there is replaced.
-            half_precision: store 16-bit floats; the rounded model has another seal.
-            card: what the README says besides usage and settings.
-        """
-        dtype = torch.float16 if half_precision else torch.float32
-        save_model(
-            self._model, self._tokenizer, Path(folder), name=self.name, dtype=dtype, card=card
-        )
-
-    @torch.inference_mode()
-    def _encode(
-        self,
-        ids: Sequence[Sequence[int]],
-        *,
-        as_query: bool,
-        corpus: CorpusStatistics | None = None,
-    ) -> Encoded:
-        heads = self.heads
-        dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)
-        rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(ids)
-        budget = CPU_BATCH_TOKENS if self._device.type == "cpu" else DEVICE_BATCH_TOKENS
-        for batch in _batches([len(text_ids) for text_ids in ids], budget):
-            batch_ids = [ids[position] for position in batch]
-            input_ids_BL, mask_BL = self._tokens.batch(batch_ids)
-            hidden_BLD = self._model.hidden_states(input_ids_BL, mask_BL)
-            cls_BD = self._model.cls_state(hidden_BLD, mask_BL)
-            dense[batch] = self._model.dense(cls_BD).cpu().numpy()
-            voting_BL = self._tokens.ordinary(input_ids_BL)
-            for place, (terms, weights, counts) in self._sparse(batch_ids, hidden_BLD, voting_BL):
-                if as_query:
-                    weights = weights * torch.where(counts > 0, 1.0, heads.expansion)
-                    weights = self._weigh_query(terms, weights, cls_BD[place], corpus)
-                else:
-                    # Not counts.sum(), which lacks the text's terms of a logit of 0 or less.
-                    length = voting_BL[place].sum()
-                    weights = weights * term_factors(counts, length, heads)
-                k = heads.k_query if as_query else heads.k_document
-                row = top_terms(terms.int().cpu().numpy(), weights.cpu().numpy(), k)
-                rows[batch[place]] = row
-        return Encoded(dense, SparseVectors.from_rows(rows))
+        return self._encode(ids, self._document_row)
 
     def _token_ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
-        longest = max_length * CHARACTERS_A_TOKEN
+        ids: list[list[int]] = []
         with self._tokenizing:
-            return self._tokens.ids([_readable(text[:longest]) for text in texts], max_length)
+            self._tokenizer.enable_truncation(max_length)
+            for start in range(0, len(texts), TEXTS_AT_ONCE):
+                some = [readable(text, max_length) for text in texts[start : start + TEXTS_AT_ONCE]]
+                ids += [encoding.ids for encoding in self._tokenizer.encode_batch_fast(some)]
+        return ids
 
-    def _sparse(
-        self, ids: Sequence[Sequence[int]], hidden_BLD: Tensor, voting_BL: Tensor
-    ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
-        """Yield place and (terms, activated weights, counts) of each text that has votes.
+    def _encode(self, ids: Sequence[Sequence[int]], weigh: Callable[[Reading], _Row]) -> Encoded:
+        dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)
+        rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(ids)
 
-        Counts are float, the number of times that each term occurs in the text.
-        """
-        states_TD = self._model.transform(hidden_BLD[voting_BL])
-        lengths = voting_BL.sum(dim=1).tolist()
-        places = [place for place, length in enumerate(lengths) if length]
-        own = [self._own_terms(ids[place]) for place in places]
-        pooled = self._pool(
-            states_TD, [lengths[place] for place in places], [terms for terms, _ in own]
-        )
-        for place, (own_N, count_N), (terms, logits) in zip(places, own, pooled, strict=True):
-            counts = count_N
-            if terms is not own_N:
-                counts = torch.zeros_like(logits)
-                where = torch.searchsorted(terms, own_N).clamp(max=max(0, len(terms) - 1))
-                found = terms[where] == own_N if len(terms) else torch.zeros_like(own_N).bool()
-                counts[where[found]] = count_N[found]
-            yield place, (terms, activate(logits, self.heads.activation), counts)
+        def encode(batch: Sequence[int]) -> None:
+            for place, text in zip(batch, self._network.read([ids[p] for p in batch]), strict=True):
+                dense[place] = unit(text.dense) if self.heads.normalize else text.dense
+                rows[place] = weigh(text)
 
-    def _weigh_query(
-        self, terms: Tensor, weights: Tensor, cls_D: Tensor, corpus: CorpusStatistics | None
-    ) -> Tensor:
-        factors = None
-        if corpus is not None:
-            frequency = torch.from_numpy(corpus.frequency[terms.cpu().numpy()]).to(terms.device)
-            factors = self._model.corpus_factors(terms, frequency, corpus.documents)
-        weighed: Tensor = self._model.weigh_query(
-            weights.unsqueeze(0), cls_D.unsqueeze(0), terms, factors
-        )[0]
-        return weighed
+        _run_all(encode, list(batches([len(text) for text in ids], BATCH_TOKENS)), self._threads)
+        return Encoded(dense, SparseVectors.from_rows(rows))
 
-    def _own_terms(self, text_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the distinct terms (N,) of a text, increasing, and their counts (N,), float."""
-        ordinary = [token for token in text_ids if token not in self._special_ids]
-        terms, counts = torch.tensor(ordinary, device=self._device).unique(return_counts=True)
-        return terms, counts.float()
+    def _document_row(self, text: Reading) -> _Row:
+        heads = self.heads
+        weights = activate(text.logits, heads) * document_factors(text.counts, text.length, heads)
+        return top_terms(text.terms.astype(np.int32), weights.astype(np.float32), heads.k_document)
 
-    def _pool(
-        self, states_TD: Tensor, lengths: Sequence[int], own: Sequence[Tensor]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield each text's terms, strictly increasing, with their max-pooled logits."""
-        head_VD, bias_V = self._model.vocabulary_head()
-        if not lengths:
-            return
-        if self.heads.expansion == 0:
-            for states_LD, own_N in zip(states_TD.split(list(lengths)), own, strict=True):
-                yield own_N, pool_own_terms(states_LD, own_N, head_VD, bias_V)
-            return
-        size = self.vocabulary_size  # some models pad their vocabulary with rows without a text
-        for logits_V in pool_vocabulary(states_TD, lengths, head_VD[:size], bias_V[:size]):
-            # Every activation makes 0 of the rest: most of the vocabulary ends here.
-            terms_N = torch.nonzero((logits_V > 0) & self._is_term_V).squeeze(1)
-            yield terms_N, logits_V[terms_N]
+    def _query_row(self, text: Reading, corpus: CorpusStatistics | None) -> _Row:
+        heads = self.heads
+        weights = activate(text.logits, heads) * np.where(text.counts > 0, 1, heads.expansion)
+        weights = weights * self._query_weight_V[text.terms]
+        if corpus is not None and self._training_idf_V is not None:
+            weights = weights * corpus_factors(self._training_idf_V, text.terms, corpus, heads)
+        if heads.normalize_query_terms:
+            weights = unit(weights)
+        weights = weights * np.exp(text.log_gain)
+        return top_terms(text.terms.astype(np.int32), weights.astype(np.float32), heads.k_query)
 
 
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield positions, longest texts first; a batch times its longest text fits the budget.
-
-    The other way round, each batch would need a little more memory than the last one gave back:
-    glibc then takes new memory for each, 350 MB more after 200 texts of 350 tokens.
-    """
-    batch: list[int] = []
-    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(position)
-    if batch:
-        yield batch
+def _run_all(
+    work: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]], threads: int
+) -> None:
+    """Do the work on every batch, on several at once; an error or an interrupt ends it soon."""
+    if threads == 1 or len(batches) < 2:
+        for batch in batches:
+            work(batch)
+        return
+    with ThreadPoolExecutor(min(threads, len(batches))) as pool:
+        # What `map` returns cancels all that has not begun when waiting for it is given up.
+        for _ in pool.map(work, batches):
+            pass
 
 
-def _readable(text: str) -> str:
-    """Replace lone surrogates, which JSON may hold and no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="replace").decode()
-    return text
-
-
-def _check_servable(model: DupMAE) -> None:
-    """Raise UsageError unless the settings fit the weights and give vectors that can be stored."""
-    heads, config = model.heads, model.lm.config
-    if heads.activation == "none":
-        raise UsageError(
-            "activation 'none' gives weights below 0, which a sparse vector cannot hold; it is "
-            "for training. Encode with log1p_relu or log1p2_relu"
-        )
-    if heads.dense_dim != model.cls_projection.out_features:
-        raise UsageError(
-            f"dense_dim is {heads.dense_dim}, but the model was made "
-            f"with {model.cls_projection.out_features}"
-        )
-    if heads.cls_attention != (model.cls_attention is not None):
-        raise UsageError(
-            f"cls_attention is {heads.cls_attention}, but the model was made "
-            f"with {not heads.cls_attention}"
-        )
-    if heads.corpus_idf and model.training_idf is None:
-        raise UsageError(
-            f"corpus_idf is {heads.corpus_idf}, but the model knows no idf of its training text"
-        )
-    longest = max(heads.max_document_length, heads.max_query_length)
-    if longest > config.max_position_embeddings:
-        raise UsageError(
-            f"a text may have {longest} tokens, but the model has "
-            f"{config.max_position_embeddings} positions"
-        )
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -24,6 +24,10 @@ class CheckpointError(DupMAEError):
     """A model folder or training checkpoint is missing, damaged or of another shape."""
 
 
+class TorchNeededError(CheckpointError):
+    """A model folder is none that can be run without torch."""
+
+
 class TrainingError(DupMAEError):
     """Training cannot go on: a loss or a gradient is not finite."""
 

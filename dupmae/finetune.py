@@ -23,8 +23,9 @@ from dupmae.batch import Batch, BatchSource, DataSettings, join_shares
 from dupmae.card import Card
 from dupmae.checkpoint import load_model, save_model
 from dupmae.errors import UsageError
+from dupmae.heads import HeadSettings
 from dupmae.initialise import fit_cls_projection, fit_mlm_head, set_query_weights
-from dupmae.model import DupMAE, HeadSettings
+from dupmae.model import DupMAE
 from dupmae.probe import probe_pairs
 from dupmae.processes import resolve_device
 from dupmae.represent import Representation, States, by_length, read, represent

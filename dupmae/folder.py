@@ -1,23 +1,51 @@
-"""The small files of a model folder: configuration, head settings, tokenizer; and where it lies."""
+"""Where a model folder lies, and its small files: configuration and head settings."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
+from importlib import resources
 from pathlib import Path
-
-from huggingface_hub import snapshot_download
-from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
+from typing import Any
 
 from dupmae.errors import CheckpointError, UsageError
-from dupmae.model import HeadSettings
-from dupmae.weights import first_line, read_json
+from dupmae.heads import HeadSettings
 
 FORMAT_VERSION = 1
 """Of dupmae.json and heads.safetensors."""
 
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
 _HUB_FILES = ("*.json", "model.safetensors", "heads.safetensors", "pytorch_model.bin", "pooler.pt")
+
+
+def first_line(error: Exception) -> str:
+    """Return the part of another library's message that fits in ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise CheckpointError in one line."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} has no {path.name}; is it a model folder?") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, found {type(content).__name__}")
+    return content
+
+
+def shipped_model() -> Path:
+    """Return the folder of `dupmae-mini` inside the installed package."""
+    folder = Path(str(resources.files("dupmae"))) / "models" / "dupmae-mini"
+    if not (folder / "dupmae.json").is_file():
+        raise CheckpointError(
+            f"this installation carries no model at {folder}; name a model folder"
+        )
+    return folder
 
 
 def find_folder(source: Path | str) -> Path:
@@ -29,8 +57,10 @@ def find_folder(source: Path | str) -> Path:
         raise CheckpointError(f"{folder} is a file; a model is a folder with config.json in it")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
         raise CheckpointError(f"there is no model folder {folder}")
+    from huggingface_hub import snapshot_download  # slow to import, and seldom needed
+
     try:
-        return Path(snapshot_download(str(source), allow_patterns=[*_HUB_FILES, *_TOKENIZER_FILES]))
+        return Path(snapshot_download(str(source), allow_patterns=[*_HUB_FILES, *TOKENIZER_FILES]))
     except Exception as error:  # the hub client raises its transport's errors, whatever that is
         raise CheckpointError(
             f"there is no model folder {folder}, and the Hugging Face hub did not give one: "
@@ -38,8 +68,8 @@ def find_folder(source: Path | str) -> Path:
         ) from None
 
 
-def read_config(folder: Path) -> BertConfig:
-    """Read config.json of a BERT-shaped model."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json of a BERT-shaped model: what describes its architecture."""
     content = read_json(folder / "config.json")
     kind = content.get("model_type", "bert")
     if kind != "bert":
@@ -52,12 +82,7 @@ def read_config(folder: Path) -> BertConfig:
     # The folder's own path and precision are no part of the architecture.
     for key in ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "model_type"):
         content.pop(key, None)
-    try:
-        return BertConfig(**(content | {"tie_word_embeddings": True}))
-    except Exception as error:  # the kind depends on the version of transformers
-        raise CheckpointError(
-            f"{folder / 'config.json'} is not BERT's: {first_line(error)}"
-        ) from None
+    return content
 
 
 def read_settings(folder: Path) -> tuple[str, HeadSettings | None]:
@@ -81,26 +106,3 @@ def read_settings(folder: Path) -> tuple[str, HeadSettings | None]:
         return str(content.get("name", "")), HeadSettings(**saved)
     except (UsageError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
-
-
-def read_tokenizer(folder: Path, config: BertConfig) -> PreTrainedTokenizerFast:
-    """Read the tokenizer and check that it suits the model."""
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise CheckpointError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
-    except Exception as error:  # from Rust and Python, of any kind
-        raise CheckpointError(
-            f"the tokenizer in {folder} cannot be read: {first_line(error)}"
-        ) from None
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise CheckpointError(f"the tokenizer in {folder} has no fast form (tokenizer.json)")
-    if len(tokenizer) > config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer in {folder} knows {len(tokenizer)} tokens, "
-            f"the model only {config.vocab_size}; they do not belong together"
-        )
-    for role in ("cls_token_id", "sep_token_id", "pad_token_id"):
-        if getattr(tokenizer, role) is None:
-            raise CheckpointError(f"the tokenizer in {folder} has no {role.removesuffix('_id')}")
-    return tokenizer

@@ -17,92 +17,16 @@ f is BM25's part that does.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM
 
 from dupmae.cls_attention import ClsAttention
-from dupmae.errors import UsageError
+from dupmae.heads import CORPUS_PRIOR, LEAST_IDF, Activation, HeadSettings
 
-Activation = Literal["log1p_relu", "log1p2_relu", "none"]
 NEVER = -1e4
 """A logit that no maximum picks and that stays finite in half precision."""
-CORPUS_PRIOR = 1000.0
-"""Documents of training text that are counted with a corpus; 0 to 3000 measure alike."""
-LEAST_IDF = 0.05
-"""What idf of the training text is taken to be at least where it divides."""
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """How the two vectors are formed; saved as `dupmae.json` beside the weights."""
-
-    dense_dim: int = 384
-    """d', dimensions of the dense vector."""
-    normalize: bool = True
-    """Divide the dense vector by its ℓ2 norm."""
-    activation: Activation = "log1p_relu"
-    """What makes term weights of the max-pooled logits."""
-    cls_attention: bool = False
-    """[CLS] reads all last states once more (`cls_attention.py`) before W_cls."""
-    expansion: float = 1.0
-    """Factor on the weights of terms that the text does not contain; 0 turns expansion off."""
-    frequency_k1: float = 0.0
-    """BM25's k1: how slowly a document's weight saturates with a term's frequency; 0: at once."""
-    frequency_b: float = 0.4
-    """How much of that is relative to the document's length: BM25's b."""
-    frequency_length: float = 200.0
-    """Tokens of a document of usual length."""
-    corpus_idf: float = 0.0
-    """Power of (idf in the searched corpus ÷ idf in the training text) on a query's terms."""
-    normalize_query_terms: bool = False
-    """Divide a query's sparse vector by its ℓ2 norm before the gain."""
-    k_document: int = 384
-    """Terms kept of a document."""
-    k_query: int = 64
-    """Terms kept of a query."""
-    max_document_length: int = 256
-    """Tokens read of a document, [CLS] and [SEP] included."""
-    max_query_length: int = 256
-    """Tokens read of a query, [CLS] and [SEP] included."""
-    dense_weight: float = 1.0
-    """w_d of the score."""
-    sparse_weight: float = 1.0
-    """w_s of the score."""
-    feedback: float = 0.0
-    """β: how far a query is moved towards the documents that answer it best; 0 turns it off."""
-
-    def __post_init__(self) -> None:
-        if self.activation not in get_args(Activation):
-            known = ", ".join(get_args(Activation))
-            raise UsageError(f"activation must be one of {known}, found {self.activation!r}")
-        for names, least, most in _RANGES:
-            for name in names:
-                value = getattr(self, name)
-                if not least <= value <= most:  # false for NaN too
-                    upper = {math.inf: "", _LARGEST: " and finite"}.get(
-                        most, f" and at most {most:g}"
-                    )
-                    raise UsageError(f"{name} must be at least {least:g}{upper}, found {value}")
-        if self.frequency_length == 0:
-            raise UsageError("frequency_length must be above 0, found 0")
-
-
-_LARGEST = 1e30
-"""Of numbers that must be finite."""
-_RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
-    (("dense_dim", "k_document", "k_query"), 1, math.inf),
-    (("max_document_length", "max_query_length"), 3, math.inf),  # room for one token
-    (("expansion", "frequency_b"), 0, 1),
-    (("frequency_k1", "frequency_length", "corpus_idf"), 0, _LARGEST),
-    (("dense_weight", "sparse_weight", "feedback"), 0, _LARGEST),
-)
-"""Settings, and the least and the most that each may be."""
 
 
 def activate(logits: Tensor, activation: Activation) -> Tensor:

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from dupmae.types import Float32, Int32
 
 CACHED_LOGITS = 2**18
 """Logits computed at a time on a CPU: 1 MiB of float32, about one core's L2 cache.
@@ -61,23 +58,3 @@ def pool_vocabulary(
         for pooled_C, logits_LC in zip(pooled_BC, logits_TC.split(list(lengths)), strict=True):
             torch.amax(logits_LC, dim=0, out=pooled_C)
     return pooled_BV.add_(head_bias_V)
-
-
-def top_terms(terms: Int32, weights: Float32, k: int) -> tuple[Int32, Float32]:
-    """Keep the at most k largest weights above 0; of equal ones, those of smaller term id.
-
-    Args:
-        terms: (n,) strictly increasing.
-        weights: (n,) finite.
-        k: at least 1.
-
-    Returns:
-        Terms, still strictly increasing, and their weights.
-    """
-    keep = weights > 0
-    if np.count_nonzero(keep) > k:
-        least = np.partition(weights, -k)[-k]
-        keep = weights > least
-        tied = np.flatnonzero(weights == least)
-        keep[tied[: k - np.count_nonzero(keep)]] = True
-    return terms[keep], weights[keep]

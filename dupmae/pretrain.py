@@ -22,9 +22,10 @@ from torch import nn
 from transformers import BertConfig, PreTrainedTokenizerFast
 
 from dupmae.card import Card
-from dupmae.checkpoint import load_model, save_model, shipped_model
+from dupmae.checkpoint import load_model, save_model
 from dupmae.errors import UsageError
-from dupmae.folder import find_folder, read_tokenizer
+from dupmae.folder import find_folder, shipped_model
+from dupmae.heads import HeadSettings
 from dupmae.masking import (
     MaskedBatch,
     MaskingSettings,
@@ -33,13 +34,13 @@ from dupmae.masking import (
     mask_batch,
     random_bits,
 )
-from dupmae.model import DupMAE, HeadSettings
+from dupmae.model import DupMAE
 from dupmae.objective import ObjectiveSettings, PretrainingObjective
 from dupmae.packing import CorpusSettings, TokenBlocks, open_corpus
 from dupmae.probe import probe_pairs
 from dupmae.processes import resolve_device
 from dupmae.run_folder import has_checkpoint, settle_config
-from dupmae.tokens import Tokens
+from dupmae.tokens import Tokens, read_tokenizer
 from dupmae.trainer import Part, TrainerSettings, run
 from dupmae.types import Int64
 
@@ -199,7 +200,7 @@ def _start(config: PretrainConfig) -> tuple[DupMAE, PreTrainedTokenizerFast]:
         intermediate_size=4 * start.hidden,
         max_position_embeddings=start.max_positions,
     )
-    tokenizer = read_tokenizer(find_folder(source), bert)
+    tokenizer = read_tokenizer(find_folder(source), bert.vocab_size)
     bert.vocab_size, bert.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     length = min(HeadSettings.max_document_length, start.max_positions)
     heads = config.heads or HeadSettings(

@@ -15,7 +15,7 @@ from torch import Tensor
 from dupmae import contrastive as losses
 from dupmae.batch import Batch, Texts, encode_shares
 from dupmae.errors import UsageError
-from dupmae.model import HeadSettings
+from dupmae.heads import HeadSettings
 from dupmae.represent import Representation
 from dupmae.teachers import DenseTeacher, LateTeacher, LexicalTeacher, mean_vectors
 from dupmae.trainer import Part

@@ -18,7 +18,7 @@ from torch import nn
 from dupmae.config import flat_config, load_config, save_config
 from dupmae.errors import CheckpointError, UsageError
 from dupmae.files import replacing
-from dupmae.weights import first_line
+from dupmae.folder import first_line
 
 _CHECKPOINT = "checkpoint.pt"
 _FREE_SETTINGS = frozenset(

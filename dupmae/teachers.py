@@ -19,8 +19,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 from dupmae.errors import CheckpointError
-from dupmae.folder import find_folder
-from dupmae.weights import first_line
+from dupmae.folder import find_folder, first_line
 
 
 class DenseTeacher:

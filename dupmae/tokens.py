@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-TEXTS_AT_ONCE = 64
-"""A tokenizer keeps more than 100 bytes a token, also of what truncation cuts off, until it is done
-with all texts it was given: 1,024 texts of 30,000 characters at once take 1.2 GB."""
+from dupmae.errors import CheckpointError
+from dupmae.folder import TOKENIZER_FILES, first_line
+from dupmae.inputs import TEXTS_AT_ONCE
 
 
 class Tokens:
@@ -46,3 +47,26 @@ class Tokens:
     def ordinary(self, ids: Tensor) -> Tensor:
         """Return bool of the same shape: not [CLS], [SEP], [PAD], [MASK] or another special."""
         return ~torch.isin(ids, self._special_ids)
+
+
+def read_tokenizer(folder: Path, vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """Read the tokenizer and check that it suits a model of so many word embeddings."""
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise CheckpointError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+    except Exception as error:  # from Rust and Python, of any kind
+        raise CheckpointError(
+            f"the tokenizer in {folder} cannot be read: {first_line(error)}"
+        ) from None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise CheckpointError(f"the tokenizer in {folder} has no fast form (tokenizer.json)")
+    if len(tokenizer) > vocabulary_size:
+        raise CheckpointError(
+            f"the tokenizer in {folder} knows {len(tokenizer)} tokens, "
+            f"the model only {vocabulary_size}; they do not belong together"
+        )
+    for role in ("cls_token_id", "sep_token_id", "pad_token_id"):
+        if getattr(tokenizer, role) is None:
+            raise CheckpointError(f"the tokenizer in {folder} has no {role.removesuffix('_id')}")
+    return tokenizer

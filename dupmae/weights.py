@@ -7,11 +7,9 @@ format. Left out: which of the tensors a model needs; `checkpoint.py` decides th
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dupmae.errors import CheckpointError
+from dupmae.folder import first_line
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Single-file weights by preference: a pickle is read only where there is nothing better."""
@@ -32,25 +31,6 @@ _IGNORED = re.compile(
 WORD_EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
 DECODER_WEIGHT = "cls.predictions.decoder.weight"
 HEAD_BIAS = "cls.predictions.bias"
-
-
-def first_line(error: Exception) -> str:
-    """Return the part of another library's message that fits in ours."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise CheckpointError in one line."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {path.name}; is it a model folder?") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, found {type(content).__name__}")
-    return content
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

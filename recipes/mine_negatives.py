@@ -23,11 +23,11 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, build_index, count_documents, read_corpus, read_manifest
 from dupmae.errors import DataError, DupMAEError, IndexMissingError, UsageError
 from dupmae.eval import Collection, load_beir
 from dupmae.files import replacing
+from dupmae.torch_encoder import TorchEncoder
 from dupmae.types import Document
 
 QUERIES_AT_ONCE = 512
@@ -48,7 +48,7 @@ class Judged:
 
 def open_engine(index: Path, collection: Collection, model: str | None) -> SearchEngine:
     """Open an index of the collection, building it first if nothing is there."""
-    encoder = Encoder.load(model, device="auto")
+    encoder = TorchEncoder.load(model, device="auto")
     try:
         read_manifest(index)
     except IndexMissingError:  # if it is there but damaged, building says so

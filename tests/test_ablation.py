@@ -22,7 +22,7 @@ from dupmae.config import flat_config, load_config, parse_overrides
 from dupmae.data import RowFile
 from dupmae.errors import TrainingError, UsageError
 from dupmae.finetune import FinetuneConfig
-from dupmae.model import HeadSettings
+from dupmae.heads import HeadSettings
 from dupmae.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[1]

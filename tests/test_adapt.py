@@ -26,6 +26,7 @@ from dupmae.data import RowFile
 from dupmae.encoder import Encoder
 from dupmae.errors import DataError, UsageError
 from dupmae.stages import finetune_config, pretrain_config
+from dupmae.torch_encoder import TorchEncoder
 from dupmae.types import CorpusStatistics, Document
 
 HEADS: dict[str, object] = {
@@ -235,7 +236,7 @@ def test_with_the_corpus_idf_in_its_weights_a_model_scores_the_corpus_as_before(
     statistics = CorpusStatistics(len(texts), np.array(frequency))
     changed = load_model(start)
     take_in_idf(changed, texts)
-    before, after = Encoder.load(start), Encoder(changed.model, changed.tokenizer, "changed")
+    before, after = Encoder.load(start), TorchEncoder(changed.model, changed.tokenizer, "changed")
     queries = ["ba be", "ma mi pa", "za"]
     expected = before.encode_queries(queries, statistics).sparse
     found = after.encode_queries(queries, statistics).sparse

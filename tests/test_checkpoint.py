@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,9 +19,11 @@ from transformers import AutoTokenizer, BertForMaskedLM
 from dupmae import checkpoint
 from dupmae import folder as folder_module
 from dupmae.card import Card
-from dupmae.checkpoint import load_model, save_model, shipped_model
+from dupmae.checkpoint import load_model, save_model
 from dupmae.errors import CheckpointError, UsageError
-from dupmae.model import DupMAE, HeadSettings
+from dupmae.folder import shipped_model
+from dupmae.heads import HeadSettings
+from dupmae.model import DupMAE
 
 Tensors = dict[str, Tensor]
 NO_MLM_HEAD = ("MLM head transform (random until fitted)", "MLM head bias (zero)")
@@ -404,7 +407,7 @@ def test_a_hub_name_is_looked_up_on_the_hub_and_names_the_model(tmp_path, monkey
         asked.append((repo, "pytorch_model.bin" in allow_patterns))
         return str(folder)
 
-    monkeypatch.setattr(folder_module, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert load_model("Shitao/RetroMAE").name == "Shitao/RetroMAE"
     assert asked == [("Shitao/RetroMAE", True)]
 
@@ -526,7 +529,7 @@ def test_a_folder_of_ours_without_its_heads_is_refused(saved):
 
 
 def test_an_installation_without_the_shipped_model_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(folder_module.resources, "files", lambda _: tmp_path)
     with pytest.raises(CheckpointError, match="this installation carries no model at"):
         shipped_model()
     save_model(tiny_model(), tiny_tokenizer(), tmp_path / "models" / "dupmae-mini", name="mini")

@@ -1,8 +1,11 @@
+"""What both encoders promise, and each alone: one suite runs over both."""
+
 from __future__ import annotations
 
 import json
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,8 +15,12 @@ import torch
 from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
 
 from dupmae import encoder as encoder_module
+from dupmae import torch_encoder
+from dupmae.checkpoint import save_model
 from dupmae.encoder import Encoder
 from dupmae.errors import CheckpointError, UsageError
+from dupmae.model import DupMAE
+from dupmae.torch_encoder import TorchEncoder
 from dupmae.types import CorpusStatistics, Encoded
 
 TOLERANCE = 1e-5
@@ -30,8 +37,20 @@ TEXTS = [
 ] + [" ".join(WORDS[i : i + 3 + i % 7]) for i in range(0, 80, 5)]
 
 
-def tiny_encoder(**settings: object) -> Encoder:
-    return Encoder(tiny_model(**settings), tiny_tokenizer(), "tiny")
+@pytest.fixture(params=[Encoder, TorchEncoder], ids=["onnx", "torch"])
+def kind(request: pytest.FixtureRequest) -> type[Encoder | TorchEncoder]:
+    return request.param
+
+
+@pytest.fixture
+def tiny_encoder(
+    kind: type[Encoder | TorchEncoder], tmp_path: Path
+) -> Callable[..., Encoder | TorchEncoder]:
+    def make(**settings: object) -> Encoder | TorchEncoder:
+        save_model(tiny_model(**settings), tiny_tokenizer(), tmp_path / "made", name="tiny")
+        return kind.load(tmp_path / "made")
+
+    return make
 
 
 def bags(encoded: Encoded) -> list[dict[int, float]]:
@@ -43,6 +62,14 @@ def assert_same(one: Encoded, other: Encoded, tolerance: float = TOLERANCE) -> N
     np.testing.assert_allclose(one.dense, other.dense, rtol=0, atol=tolerance)
     for bag, other_bag in zip(bags(one), bags(other), strict=True):
         assert bag == pytest.approx(other_bag, rel=0, abs=tolerance)
+
+
+def assert_parity(one: Encoded, other: Encoded) -> None:
+    """Assert that two runtimes mean the same: equal terms, and values within rounding."""
+    np.testing.assert_array_equal(one.sparse.indptr, other.sparse.indptr)
+    np.testing.assert_array_equal(one.sparse.terms, other.sparse.terms)
+    np.testing.assert_allclose(one.dense, other.dense, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(one.sparse.weights, other.sparse.weights, rtol=0, atol=1e-4)
 
 
 def slow_factors(idf: list[float], corpus: CorpusStatistics, power: float) -> list[float]:
@@ -57,10 +84,10 @@ def slow_factors(idf: list[float], corpus: CorpusStatistics, power: float) -> li
 
 @torch.no_grad()
 def slow_encode(
-    encoder: Encoder, text: str, *, as_query: bool, corpus: CorpusStatistics | None = None
+    model: DupMAE, text: str, *, as_query: bool, corpus: CorpusStatistics | None = None
 ) -> tuple[list[float], dict]:
     """Encode one text by the definition, from Hugging Face's own logits, term by term."""
-    model, tokenizer, heads = encoder._model, encoder._tokenizer, encoder.heads
+    tokenizer, heads = tiny_tokenizer(), model.heads
     length = heads.max_query_length if as_query else heads.max_document_length
     ids = tokenizer(text, add_special_tokens=False)["input_ids"][: length - 2]
     ids = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
@@ -115,11 +142,11 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("as_query", [False, True], ids=["documents", "queries"])
-def test_vectors_equal_a_slow_loop_over_single_texts(settings, as_query):
-    encoder = tiny_encoder(**settings)
+def test_vectors_equal_a_slow_loop_over_single_texts(tiny_encoder, settings, as_query):
+    encoder, model = tiny_encoder(**settings), tiny_model(**settings)
     encoded = (encoder.encode_queries if as_query else encoder.encode_documents)(TEXTS)
     for dense, bag, text in zip(encoded.dense, bags(encoded), TEXTS, strict=True):
-        expected_dense, expected_bag = slow_encode(encoder, text, as_query=as_query)
+        expected_dense, expected_bag = slow_encode(model, text, as_query=as_query)
         np.testing.assert_allclose(dense, expected_dense, rtol=0, atol=TOLERANCE)
         assert bag == pytest.approx(expected_bag, rel=1e-5, abs=TOLERANCE)
 
@@ -137,19 +164,20 @@ def corpus(documents: int = 5000, seed: int = 0) -> CorpusStatistics:
     ],
     ids=str,
 )
-def test_queries_for_a_corpus_equal_a_slow_loop_over_single_texts(settings):
+def test_queries_for_a_corpus_equal_a_slow_loop_over_single_texts(tiny_encoder, settings):
     encoder, statistics = tiny_encoder(**settings), corpus()
+    model = tiny_model(**settings)
     encoded = encoder.encode_queries(TEXTS, statistics)
     anywhere = encoder.encode_queries(TEXTS)
     np.testing.assert_array_equal(encoded.dense, anywhere.dense)
     for bag, text in zip(bags(encoded), TEXTS, strict=True):
-        _, expected = slow_encode(encoder, text, as_query=True, corpus=statistics)
+        _, expected = slow_encode(model, text, as_query=True, corpus=statistics)
         assert bag == pytest.approx(expected, rel=1e-4, abs=TOLERANCE)
     changed = sum(a != b for a, b in zip(bags(encoded), bags(anywhere), strict=True))
     assert changed > len(TEXTS) / 2
 
 
-def test_a_term_weighs_more_where_it_is_rarer():
+def test_a_term_weighs_more_where_it_is_rarer(tiny_encoder):
     encoder = tiny_encoder(expansion=0.0, corpus_idf=1.0)
     (usual,) = bags(encoder.encode_queries(["fifo mimi"]))
     rare = min(usual)
@@ -165,17 +193,20 @@ def test_a_term_weighs_more_where_it_is_rarer():
     assert others[0] == others[1] == others[2]
 
 
-def test_without_the_setting_no_corpus_changes_a_query():
+def test_without_the_setting_no_corpus_changes_a_query(tiny_encoder):
     encoder = tiny_encoder()
     assert_same(encoder.encode_queries(TEXTS, corpus()), encoder.encode_queries(TEXTS), 0)
 
 
 @pytest.mark.parametrize("expansion", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("budget", [1, 50, 100_000])
-def test_vectors_do_not_depend_on_the_batch_or_its_order(monkeypatch, expansion, budget):
+def test_vectors_do_not_depend_on_the_batch_or_its_order(
+    tiny_encoder, monkeypatch, expansion, budget
+):
     encoder = tiny_encoder(expansion=expansion, frequency_k1=0.9, cls_attention=True)
     usual = encoder.encode_documents(TEXTS)
-    monkeypatch.setattr(encoder_module, "CPU_BATCH_TOKENS", budget)
+    for module, name in ((encoder_module, "BATCH_TOKENS"), (torch_encoder, "CPU_BATCH_TOKENS")):
+        monkeypatch.setattr(module, name, budget)
     assert_same(usual, encoder.encode_documents(TEXTS))
     backwards = encoder.encode_documents(TEXTS[::-1])
     assert_same(
@@ -186,41 +217,21 @@ def test_vectors_do_not_depend_on_the_batch_or_its_order(monkeypatch, expansion,
     )
 
 
-def test_batches_hold_every_text_once_within_the_budget():
-    lengths = [7, 3, 3, 9, 40, 2]
-    batches = list(encoder_module._batches(lengths, 12))
-    assert sorted(place for batch in batches for place in batch) == list(range(6))
-    assert all(
-        len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 12
-        for batch in batches
-    )
-
-
-def test_batches_never_get_longer_so_that_memory_does_not_grow_with_them():
-    batches = list(encoder_module._batches([7, 3, 3, 9, 40, 2], 12))
-    assert batches == [[4], [3], [0], [1, 2, 5]]
-
-
-def test_documents_may_be_tokenised_first_and_encoded_later():
+def test_documents_may_be_tokenised_first_and_encoded_later(tiny_encoder):
     encoder = tiny_encoder()
     halves = encoder.encode_tokenised(encoder.tokenise_documents(TEXTS))
     assert_same(halves, encoder.encode_documents(TEXTS), 0)
 
 
-def test_without_expansion_a_text_has_only_its_own_terms():
+def test_without_expansion_a_text_has_only_its_own_terms(tiny_encoder):
     encoder = tiny_encoder(expansion=0.0)
     (bag,) = bags(encoder.encode_documents(["ba be bade"]))
     assert bag
     assert set(encoder.term_texts(list(bag))) <= {"ba", "be", "##de"}
 
 
-def test_without_expansion_the_vocabulary_is_never_projected(monkeypatch):
-    monkeypatch.setattr(encoder_module, "pool_vocabulary", None)
-    assert len(tiny_encoder(expansion=0.0).encode_documents(TEXTS)) == len(TEXTS)
-
-
 @pytest.mark.parametrize("expansion", [0.0, 1.0])
-def test_special_ids_are_never_terms(expansion):
+def test_special_ids_are_never_terms(tiny_encoder, expansion):
     encoder = tiny_encoder(expansion=expansion, k_document=1000)
     specials = set(tiny_tokenizer().all_special_ids)
     for bag in bags(encoder.encode_documents(TEXTS)):
@@ -229,55 +240,59 @@ def test_special_ids_are_never_terms(expansion):
 
 @pytest.mark.parametrize("text", ["", "   ", "12 34", "[MASK] [SEP]", "\ud800", "🦊"])
 @pytest.mark.parametrize("expansion", [0.0, 1.0])
-def test_a_text_without_ordinary_tokens_has_a_dense_vector_and_no_terms(text, expansion):
+def test_a_text_without_ordinary_tokens_has_a_dense_vector_and_no_terms(
+    tiny_encoder, text, expansion
+):
     encoder = tiny_encoder(expansion=expansion)
     for encoded in (encoder.encode_documents([text]), encoder.encode_queries([text])):
         assert np.linalg.norm(encoded.dense[0]) == pytest.approx(1, abs=1e-6)
         assert bags(encoded) == [{}]
 
 
-def test_lone_surrogates_leave_the_rest_of_the_text_readable():
+def test_lone_surrogates_leave_the_rest_of_the_text_readable(tiny_encoder):
     encoder = tiny_encoder(expansion=0.0, k_document=3)
     assert bags(encoder.encode_documents(["ba \ud800 be"]))[0].keys() == (
         bags(encoder.encode_documents(["ba ? be"]))[0].keys()
     )
 
 
-def test_a_long_text_is_read_up_to_the_maximum_length():
+def test_a_long_text_is_read_up_to_the_maximum_length(tiny_encoder):
     encoder = tiny_encoder(max_document_length=12, max_query_length=7)
     long, text = " ".join(WORDS * 20), " ".join(WORDS[:10])
     assert_same(encoder.encode_documents([long]), encoder.encode_documents([text]))
     assert_same(encoder.encode_queries([long]), encoder.encode_queries([" ".join(WORDS[:5])]))
 
 
-def test_characters_beyond_any_reach_are_not_tokenised():
+def test_characters_beyond_any_reach_are_not_tokenised(tiny_encoder):
     encoder = tiny_encoder(max_document_length=12)
     text = "ba " * 1_000_000
     assert_same(encoder.encode_documents([text]), encoder.encode_documents(["ba " * 10]))
 
 
-def test_no_texts_give_no_vectors():
+def test_no_texts_give_no_vectors(tiny_encoder):
     encoded = tiny_encoder().encode_documents([])
     assert encoded.dense.shape == (0, 16)
     assert len(encoded.sparse) == 0
 
 
-def test_all_that_comes_out_is_numpy():
+def test_all_that_comes_out_is_numpy(tiny_encoder):
     encoded = tiny_encoder().encode_queries(["ba be"])
     arrays = (encoded.dense, encoded.sparse.indptr, encoded.sparse.terms, encoded.sparse.weights)
     assert all(type(array) is np.ndarray for array in arrays)
 
 
-def test_rows_of_the_model_beyond_the_tokenizer_are_no_terms():
-    model = tiny_model(k_document=1000)
+@pytest.mark.parametrize("expansion", [0.0, 1.0])
+def test_rows_of_the_model_beyond_the_tokenizer_are_no_terms(kind, tmp_path, expansion):
+    model = tiny_model(k_document=1000, expansion=expansion)
     model.lm.resize_token_embeddings(256)
     model.query_term_weight = torch.nn.Parameter(torch.ones(256))
-    encoder = Encoder(model, tiny_tokenizer(), "padded")
+    save_model(model, tiny_tokenizer(), tmp_path / "padded", name="padded")
+    encoder = kind.load(tmp_path / "padded")
     assert encoder.vocabulary_size == len(VOCABULARY)
     assert encoder.encode_documents(TEXTS).sparse.terms.max() < len(VOCABULARY)
 
 
-def test_threads_may_encode_queries_and_documents_at_once():
+def test_threads_may_encode_queries_and_documents_at_once(tiny_encoder):
     encoder = tiny_encoder()
     usual = encoder.encode_queries(TEXTS), encoder.encode_documents(TEXTS)
     failures: list[BaseException] = []
@@ -300,58 +315,47 @@ def test_threads_may_encode_queries_and_documents_at_once():
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    tiny_encoder().save(tmp_path / "tiny")
+    save_model(tiny_model(), tiny_tokenizer(), tmp_path / "tiny", name="tiny")
     return tmp_path / "tiny"
 
 
-def test_a_saved_encoder_loads_with_the_same_name_settings_vectors_and_seal(folder):
-    encoder, loaded = tiny_encoder(), Encoder.load(folder)
+PARITY = [
+    {},
+    {"expansion": 0.0, "normalize": False, "k_document": 3, "activation": "log1p2_relu"},
+    {"cls_attention": True, "corpus_idf": 0.7, "frequency_k1": 0.9, "expansion": 0.0},
+    {"cls_attention": True, "corpus_idf": 0.7, "normalize_query_terms": True, "expansion": 0.3},
+]
+
+
+@pytest.mark.parametrize("settings", PARITY, ids=str)
+def test_a_saved_model_loads_with_its_name_settings_seal_and_vectors(tiny_encoder, settings):
+    encoder = TorchEncoder(tiny_model(**settings), tiny_tokenizer(), "tiny")
+    loaded = tiny_encoder(**settings)
     assert (loaded.name, loaded.heads, loaded.seal) == ("tiny", encoder.heads, encoder.seal)
     assert (loaded.dense_dim, loaded.vocabulary_size) == (16, len(VOCABULARY))
-    assert_same(encoder.encode_documents(TEXTS), loaded.encode_documents(TEXTS), 0)
-    assert_same(encoder.encode_queries(TEXTS), loaded.encode_queries(TEXTS), 0)
-
-
-def test_a_saved_encoder_that_reads_again_and_knows_idf_loads_with_the_same_vectors(tmp_path):
-    encoder = tiny_encoder(cls_attention=True, corpus_idf=0.7, frequency_k1=0.9)
-    encoder.save(tmp_path / "both")
-    loaded = Encoder.load(tmp_path / "both")
-    assert (loaded.heads, loaded.seal) == (encoder.heads, encoder.seal)
-    assert_same(encoder.encode_documents(TEXTS), loaded.encode_documents(TEXTS), 0)
+    assert_parity(encoder.encode_documents(TEXTS), loaded.encode_documents(TEXTS))
     for statistics in (None, corpus()):
         expected = encoder.encode_queries(TEXTS, statistics)
-        assert_same(expected, loaded.encode_queries(TEXTS, statistics), 0)
+        assert_parity(expected, loaded.encode_queries(TEXTS, statistics))
 
 
-def test_corpus_idf_can_be_turned_off_at_load_and_leaves_documents_alone(tmp_path):
-    encoder = tiny_encoder(corpus_idf=0.7)
-    encoder.save(tmp_path / "idf")
-    without = Encoder.load(tmp_path / "idf", settings={"corpus_idf": 0.0})
+def test_corpus_idf_can_be_turned_off_at_load_and_leaves_documents_alone(kind, tmp_path):
+    save_model(tiny_model(corpus_idf=0.7), tiny_tokenizer(), tmp_path / "idf", name="tiny")
+    encoder = kind.load(tmp_path / "idf")
+    without = kind.load(tmp_path / "idf", settings={"corpus_idf": 0.0})
     assert_same(without.encode_documents(TEXTS), encoder.encode_documents(TEXTS), 0)
-    assert_same(without.encode_queries(TEXTS, corpus()), encoder.encode_queries(TEXTS), 0)
+    assert_same(without.encode_queries(TEXTS, corpus()), encoder.encode_queries(TEXTS), 1e-6)
 
 
-def test_half_precision_halves_the_file_and_barely_moves_the_vectors(folder, tmp_path):
-    encoder = tiny_encoder(k_document=1000, k_query=1000)
-    encoder.save(tmp_path / "half", half_precision=True)
-    whole, half = (path / "model.safetensors" for path in (folder, tmp_path / "half"))
-    assert half.stat().st_size < 0.6 * whole.stat().st_size
-    loaded = Encoder.load(tmp_path / "half")
-    one, other = encoder.encode_documents(TEXTS), loaded.encode_documents(TEXTS)
-    np.testing.assert_allclose(one.dense, other.dense, rtol=0, atol=1e-2)
-    assert loaded.seal != encoder.seal
-    assert loaded.seal in (tmp_path / "half" / "README.md").read_text()
-
-
-def test_the_seal_is_that_of_a_second_load_even_after_use(folder):
-    used = Encoder.load(folder)
+def test_the_seal_is_that_of_a_second_load_even_after_use(kind, folder):
+    used = kind.load(folder)
     used.encode_queries(TEXTS)
-    assert used.seal == Encoder.load(folder).seal
+    assert used.seal == kind.load(folder).seal
 
 
-def test_settings_given_at_load_replace_the_folders(folder):
-    encoder = Encoder.load(folder, settings={"k_document": 2, "expansion": 0.0})
-    assert asdict(encoder.heads) == asdict(tiny_encoder().heads) | {
+def test_settings_given_at_load_replace_the_folders(kind, folder):
+    encoder = kind.load(folder, settings={"k_document": 2, "expansion": 0.0})
+    assert asdict(encoder.heads) == asdict(tiny_model().heads) | {
         "k_document": 2,
         "expansion": 0.0,
     }
@@ -370,36 +374,21 @@ def test_settings_given_at_load_replace_the_folders(folder):
         ({"corpus_idf": 0.5}, "corpus_idf is 0.5, but the model knows no idf"),
     ],
 )
-def test_a_setting_that_cannot_be_served_is_refused(folder, settings, message):
+def test_a_setting_that_cannot_be_served_is_refused(kind, folder, settings, message):
     with pytest.raises(UsageError, match=message):
-        Encoder.load(folder, settings=settings)
+        kind.load(folder, settings=settings)
 
 
-def test_a_device_that_is_not_there_is_refused():
-    for device in ("cuda:77", "no-such-device"):
-        with pytest.raises(UsageError, match=f"device '{device}' cannot be used"):
-            Encoder(tiny_model(), tiny_tokenizer(), "tiny", device=device)
-
-
-def test_the_number_of_threads_must_be_positive(folder):
+def test_the_number_of_threads_must_be_positive(kind, folder):
     with pytest.raises(UsageError, match="threads must be at least 1"):
-        Encoder.load(folder, threads=0)
+        kind.load(folder, threads=0)
 
 
-def test_threads_sets_what_torch_uses(folder):
-    before = torch.get_num_threads()
-    try:
-        Encoder.load(folder, threads=3)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_a_missing_folder_is_a_checkpoint_error(tmp_path):
+def test_a_missing_folder_is_a_checkpoint_error(kind, tmp_path):
     with pytest.raises(CheckpointError, match="no model folder"):
-        Encoder.load(tmp_path / "nothing")
+        kind.load(tmp_path / "nothing")
 
 
-def test_term_texts_are_the_vocabularys_entries():
+def test_term_texts_are_the_vocabularys_entries(tiny_encoder):
     assert tiny_encoder().term_texts(np.array([5, 6, 2], dtype=np.int32)) == ["ba", "be", "[CLS]"]
     assert json.dumps(tiny_encoder().term_texts([5])) == '["ba"]'

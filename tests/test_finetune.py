@@ -30,7 +30,8 @@ from dupmae.checkpoint import load_model, save_model
 from dupmae.encoder import Encoder
 from dupmae.errors import CheckpointError, DataError, UsageError
 from dupmae.finetune import FinetuneConfig, FinetuneTask, finetune
-from dupmae.model import DupMAE, HeadSettings
+from dupmae.heads import HeadSettings
+from dupmae.model import DupMAE
 from dupmae.retrieval_loss import LossSettings
 from dupmae.trainer import Part, freeze, part_seed
 

@@ -1,4 +1,7 @@
-"""Who imports whom, read from the source: never upward, and torch in `dupmae` only."""
+"""Who imports whom, read from the source: never upward, and torch in `dupmae` only.
+
+What the commands import is seen when they run: `test_without_torch.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TIERS = [
     {"errors", "files", "types"},
-    {"cls_attention", "contrastive", "decoder", "processes", "texts", "tokens"},
-    {"config", "data", "masking", "model", "neighbours", "packing", "pooling", "weights"},
-    {"card", "folder", "objective", "represent", "run_folder", "seal"},
-    {"checkpoint", "probe", "teachers", "trainer"},
-    {"batch", "encoder", "initialise"},
+    {"cls_attention", "contrastive", "decoder", "heads", "inputs", "onnx_format", "processes"},
+    {"config", "folder", "model", "pooling", "seal", "term_weights", "texts"},
+    {"data", "masking", "neighbours", "packing", "stored", "tokens", "weights"},
+    {"card", "graph", "objective", "represent", "run_folder", "state"},
+    {"checkpoint", "probe", "runtime", "teachers", "trainer"},
+    {"batch", "encoder", "initialise", "torch_encoder"},
     {"retrieval_loss"},
     {"finetune", "pretrain"},
     {"stages"},
@@ -28,7 +32,7 @@ PACKAGES = {
     "eval": {"errors", "files", "types", "eval"},
 }
 """What the other folders may import of `dupmae`."""
-NETWORK = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"}
+NETWORK = {"torch", "transformers", "onnxruntime", "tokenizers", "safetensors", "huggingface_hub"}
 
 
 def imports(path: Path) -> set[str]:
@@ -61,6 +65,17 @@ def test_the_model_package_never_imports_upward() -> None:
             found = own(imports(ROOT / "dupmae" / f"{module}.py"))
             assert found <= below, f"{module} imports {found - below}"
         below |= tier
+
+
+def test_indexing_and_searching_reach_no_torch() -> None:
+    reached, waiting = set(), {"encoder"}
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        names = imports(ROOT / "dupmae" / f"{module}.py")
+        assert not {name.split(".")[0] for name in names} & {"torch", "transformers"}, module
+        waiting |= own(names) - reached
+    assert {"runtime", "seal", "folder"} <= reached
 
 
 def test_the_other_packages_import_only_what_is_drawn() -> None:

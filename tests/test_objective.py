@@ -14,6 +14,7 @@ from transformers import BertConfig
 
 from dupmae.decoder import Variant
 from dupmae.errors import UsageError
+from dupmae.heads import HeadSettings
 from dupmae.masking import (
     MaskedBatch,
     MaskingSettings,
@@ -22,7 +23,7 @@ from dupmae.masking import (
     mask_batch,
     random_bits,
 )
-from dupmae.model import DupMAE, HeadSettings
+from dupmae.model import DupMAE
 from dupmae.objective import ObjectiveSettings, PretrainingObjective
 
 VARIANTS: tuple[Variant, Variant] = ("code", "paper")

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dupmae import pooling
-from dupmae.pooling import pool_own_terms, pool_vocabulary, top_terms
+from dupmae.pooling import pool_own_terms, pool_vocabulary
 
 LENGTHS = [1, 5, 3]
 
@@ -56,32 +53,3 @@ def test_own_terms_have_the_vocabulary_pools_logits(states, head):
     own = pool_own_terms(states[1:6], terms, *head)
     whole = pool_vocabulary(states, LENGTHS, *head)
     torch.testing.assert_close(own, whole[1, terms], rtol=0, atol=1e-6)
-
-
-def test_top_terms_of_equal_weight_are_those_of_smaller_id():
-    terms = np.array([2, 4, 6, 8, 9], dtype=np.int32)
-    weights = np.array([1, 3, 1, 1, 2], dtype=np.float32)
-    kept, kept_weights = top_terms(terms, weights, 4)
-    assert kept.tolist() == [2, 4, 6, 9]
-    assert kept_weights.tolist() == [1, 3, 1, 2]
-
-
-def test_top_terms_are_never_of_weight_zero_or_less():
-    terms = np.array([1, 2, 3], dtype=np.int32)
-    kept, _ = top_terms(terms, np.array([0, -1, 0.5], dtype=np.float32), 3)
-    assert kept.tolist() == [3]
-
-
-def test_top_terms_of_nothing_are_nothing():
-    kept, weights = top_terms(np.zeros(0, np.int32), np.zeros(0, np.float32), 5)
-    assert len(kept) == len(weights) == 0
-
-
-@given(st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0, 2.0]), max_size=30), st.integers(1, 12))
-def test_top_terms_equal_a_full_sort(weights, k):
-    terms = np.arange(0, 3 * len(weights), 3, dtype=np.int32)
-    kept, kept_weights = top_terms(terms, np.array(weights, dtype=np.float32), k)
-    best = sorted((-w, int(t)) for w, t in zip(weights, terms, strict=True) if w > 0)[:k]
-    assert list(zip(kept.tolist(), kept_weights.tolist(), strict=True)) == sorted(
-        (term, -negative) for negative, term in best
-    )

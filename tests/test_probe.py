@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
 
-from dupmae.encoder import Encoder
 from dupmae.probe import _reciprocal_rank, probe_pairs
 from dupmae.represent import Vocabulary
 from dupmae.tokens import Tokens
+from dupmae.torch_encoder import TorchEncoder
 from dupmae.types import Encoded
 
 
@@ -42,7 +42,7 @@ def test_the_probe_ranks_as_the_encoder_does_at_the_terms_of_queries(expansion: 
     texts = [" ".join(chance.choice(WORDS, 8)) for _ in range(25)]
     pairs = [(" ".join(text.split()[1:3]), text) for text in texts]
     pairs.append((pairs[0][0], texts[4]))  # a text of two queries counts as one
-    encoder = Encoder(model, tiny_tokenizer(), "tiny")
+    encoder = TorchEncoder(model, tiny_tokenizer(), "tiny")
     queries = encoder.encode_queries([query for query, _ in pairs])
     documents = encoder.encode_documents(texts)
     dense = torch.tensor(queries.dense) @ torch.tensor(documents.dense).T

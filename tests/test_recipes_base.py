@@ -23,12 +23,12 @@ from dupmae.checkpoint import load_model
 from dupmae.cli import main
 from dupmae.config import load_config
 from dupmae.data import RowFile
-from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine
 from dupmae.errors import CheckpointError, DataError, UsageError
 from dupmae.eval import load_beir
 from dupmae.finetune import FinetuneConfig
 from dupmae.pretrain import PretrainConfig
+from dupmae.torch_encoder import TorchEncoder
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 BASE = RECIPES / "dupmae-base"
@@ -184,7 +184,7 @@ def test_steps_are_epochs_times_examples_over_the_batch_of_eight_gpus() -> None:
 @pytest.fixture
 def engine(here: Path) -> SearchEngine:
     model = tiny_model(dense_weight=0.5)
-    Encoder(model, tiny_tokenizer(), "tiny").save(here / "tiny")
+    TorchEncoder(model, tiny_tokenizer(), "tiny").save(here / "tiny")
     return mine.open_engine(here / "index", load_beir(here / "data/msmarco", "train"), "tiny")
 
 

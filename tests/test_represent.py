@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
 
-from dupmae.encoder import Encoder
 from dupmae.model import DupMAE
 from dupmae.represent import Representation, Vocabulary, by_length, read, represent, stack
 from dupmae.tokens import Tokens
+from dupmae.torch_encoder import TorchEncoder
 
 TEXTS = [
     " ".join(WORDS[start : start + length])
@@ -111,7 +111,7 @@ def test_training_and_encoder_agree_on_the_terms_of_a_batch(
     ids = tokens().ids(TEXTS, 24)
     terms = Vocabulary.of(tokens(), ids)
     trained = represented(model, ids, terms, as_query=as_query)
-    encoder = Encoder(model, tiny_tokenizer(), "tiny")
+    encoder = TorchEncoder(model, tiny_tokenizer(), "tiny")
     encoded = encoder.encode_queries(TEXTS) if as_query else encoder.encode_documents(TEXTS)
     whole = torch.zeros(len(TEXTS), len(VOCABULARY))
     for row, (own, weights) in zip(whole, encoded.sparse, strict=True):

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from dupmae.batch import Batch, Texts
 from dupmae.errors import UsageError
-from dupmae.model import HeadSettings
+from dupmae.heads import HeadSettings
 from dupmae.represent import Representation, Vocabulary
 from dupmae.retrieval_loss import LossSettings, RetrievalLoss, TeacherStates
 from dupmae.teachers import LateTeacher, LexicalTeacher, mean_vectors

@@ -7,8 +7,8 @@ import torch
 from tiny_model import tiny_model, tiny_tokenizer
 from tokenizers import normalizers
 
-from dupmae.model import HeadSettings
-from dupmae.seal import model_seal
+from dupmae.heads import HeadSettings
+from dupmae.state import model_seal
 
 SEAL = model_seal(tiny_model(), tiny_tokenizer())
 

@@ -18,6 +18,7 @@ from dupmae.engine import SearchEngine, build_index, read_manifest
 from dupmae.engine.manifest import write_manifest
 from dupmae.errors import IndexMissingError, SealError, UsageError
 from dupmae.indexes.forward import ForwardStore
+from dupmae.torch_encoder import TorchEncoder
 from dupmae.types import CorpusStatistics, Document, SearchResult
 
 WORDS = ["whale", "ship", "sea", "captain", "harpoon", "storm"]
@@ -124,7 +125,9 @@ def test_an_encoder_with_corpus_idf_weighs_queries_by_the_index(tmp_path: Path) 
     texts = [" ".join([common, *TINY_WORDS[n : n + 4]]) for n in range(2, 40)]
     documents = [Document(f"d{n}", text) for n, text in enumerate([*texts, f"{rare} {common}"])]
     query = f"{common} {rare}"
-    Encoder(tiny_model(corpus_idf=2.0, expansion=0.0), tiny_tokenizer(), "idf").save(tmp_path / "m")
+    TorchEncoder(tiny_model(corpus_idf=2.0, expansion=0.0), tiny_tokenizer(), "idf").save(
+        tmp_path / "m"
+    )
     scores = {}
     for power in (0.0, 2.0):
         encoder = Encoder.load(tmp_path / "m", settings={"corpus_idf": power})

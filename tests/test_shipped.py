@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from dupmae.checkpoint import load_model, shipped_model
+from dupmae.checkpoint import load_model
 from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, Weights, build_index, read_corpus
 from dupmae.eval import evaluate, load_beir, own_systems
+from dupmae.folder import shipped_model
 from dupmae.indexes import top_k
-from dupmae.types import Document, SearchResult
+from dupmae.torch_encoder import TorchEncoder
+from dupmae.types import CorpusStatistics, Document, SearchResult
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,34 @@ def test_a_text_does_not_depend_on_its_batch(encoder: Encoder) -> None:
         np.testing.assert_allclose(together.sparse.row(row)[1], alone.sparse.row(0)[1], atol=1e-4)
 
 
+def test_torch_gives_the_same_seal_terms_and_vectors(encoder: Encoder) -> None:
+    with_torch = TorchEncoder.load()
+    assert with_torch.seal == encoder.seal
+    words = [
+        "the",
+        "Löwen",
+        "2,000",
+        "naïve",
+        "東京",
+        "🦊",
+        "[SEP]",
+        "\ud800",
+        "unpronounceability",
+    ]
+    texts = [" ".join((words * 70)[:length]) for length in (0, 1, 2, 7, 23, 150, 600)]
+    statistics = CorpusStatistics(5000, np.arange(encoder.vocabulary_size) % 4999)
+    for one, other in (
+        (encoder.encode_documents(texts), with_torch.encode_documents(texts)),
+        (encoder.encode_queries(texts), with_torch.encode_queries(texts)),
+        (encoder.encode_queries(texts, statistics), with_torch.encode_queries(texts, statistics)),
+    ):
+        np.testing.assert_allclose(one.dense, other.dense, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(one.sparse.indptr, other.sparse.indptr)
+        np.testing.assert_array_equal(one.sparse.terms, other.sparse.terms)
+        np.testing.assert_allclose(one.sparse.weights, other.sparse.weights, rtol=0, atol=1e-4)
+    assert len(encoder.tokenise_documents(texts[-1:])[0]) == 512
+
+
 def check_against_brute_force(
     engine: SearchEngine, queries: list[str], results: list[SearchResult], k: int
 ) -> None:
@@ -81,7 +110,6 @@ def check_against_brute_force(
 def test_on_scifact_every_answer_is_the_brute_force_one_and_the_sum_beats_its_parts(
     encoder: Encoder, shared_dir: Path, tmp_path: Path
 ) -> None:
-    torch.set_num_threads(2)
     collection = load_beir(shared_dir / "beir" / "scifact")
     build_index(read_corpus(collection.corpus_path), encoder, tmp_path / "index")
     with SearchEngine.open(tmp_path / "index", encoder) as engine:

@@ -13,7 +13,7 @@ from tiny_model import WORDS, tiny_model, tiny_tokenizer
 from dupmae.batch import DataSettings
 from dupmae.checkpoint import save_model
 from dupmae.finetune import FinetuneConfig, StartSettings
-from dupmae.model import HeadSettings
+from dupmae.heads import HeadSettings
 from dupmae.retrieval_loss import LossSettings
 from dupmae.trainer import TrainerSettings
 

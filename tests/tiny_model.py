@@ -6,7 +6,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertTokenizerFast
 
-from dupmae.model import DupMAE, HeadSettings
+from dupmae.heads import HeadSettings
+from dupmae.model import DupMAE
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [f"{first}{second}" for first in "bdfghklmnprstvz" for second in "aeiouy"]

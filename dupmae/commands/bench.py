@@ -17,7 +17,7 @@ from dupmae.commands.options import load_encoder
 from dupmae.errors import DataError, SealError, UsageError
 
 if TYPE_CHECKING:
-    from dupmae.encoder import Encoder
+    from dupmae.commands.options import AnyEncoder
     from dupmae.engine import Manifest, SearchEngine
     from dupmae.eval import Collection, Explained, System, Weighted
     from dupmae.eval.systems import Remembered
@@ -59,16 +59,16 @@ class Encoders:
         self._model, self._threads = model, threads
         pairs = (name.partition(":") for name in systems)
         self._others = [place for kind, _, place in pairs if kind == "model"]
-        self._loaded: dict[str | None, Encoder] = {}
+        self._loaded: dict[str | None, AnyEncoder] = {}
 
-    def get(self, model: str | None = None) -> Encoder:
+    def get(self, model: str | None = None) -> AnyEncoder:
         """Return the named model, or without a name that of --model."""
         name = model or self._model
         if name not in self._loaded:
             self._loaded[name] = load_encoder(name, self._threads)
         return self._loaded[name]
 
-    def with_seal(self, seal: str) -> Encoder | None:
+    def with_seal(self, seal: str) -> AnyEncoder | None:
         """Return the model of that seal, if it is one of these."""
         encoders = (self.get(name) for name in (None, *self._others))
         return next((encoder for encoder in encoders if encoder.seal == seal), None)
@@ -224,11 +224,11 @@ class Bench:
         engine = self._open(self.place / f"index-{file_name(place)}", self.encoders.get(place))
         return _own_systems(engine)["hybrid"]
 
-    def _open(self, folder: Path, encoder: Encoder) -> SearchEngine:
+    def _open(self, folder: Path, encoder: AnyEncoder) -> SearchEngine:
         self._build(folder, encoder)
         return self.stack.enter_context(_open_weighted(folder, encoder))
 
-    def _build(self, folder: Path, encoder: Encoder) -> Manifest:
+    def _build(self, folder: Path, encoder: AnyEncoder) -> Manifest:
         """Return the manifest of an index of this corpus by this encoder, built if need be."""
         from dupmae.engine import build_index, read_corpus, read_manifest
         from dupmae.errors import IndexMissingError
@@ -301,7 +301,7 @@ class QueryMemory:
         return self._encoder.term_texts(terms)
 
 
-def _open_weighted(folder: Path, encoder: Encoder) -> SearchEngine:
+def _open_weighted(folder: Path, encoder: AnyEncoder) -> SearchEngine:
     """Open an index with the weights of the model."""
     from dupmae.engine import SearchEngine
 

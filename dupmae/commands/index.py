@@ -21,8 +21,8 @@ from dupmae.commands.options import (
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
-    from dupmae.encoder import Encoder
     from dupmae.engine import Manifest, VectorFiles
+    from dupmae.types import TextEncoder
 
 
 @click.command()
@@ -71,10 +71,11 @@ def index(
     if is_demo == (corpus is not None):
         raise UsageError("give a corpus file, or --demo for the built-in one")
     from dupmae.engine import build_index, count_documents, read_corpus
-    from dupmae.eval import demo_documents
 
     total: int | None
     if corpus is None:
+        from dupmae.eval import demo_documents
+
         demo = list(demo_documents())  # a few thousand short texts
         documents, total = iter(demo), len(demo)
     else:
@@ -95,7 +96,7 @@ def index(
 @contextmanager
 def _source(
     vector_files: tuple[Path, ...], model: str | None, threads: int | None
-) -> Iterator[Encoder | VectorFiles]:
+) -> Iterator[TextEncoder | VectorFiles]:
     """Give what the documents' vectors come from; files that name their encoder need no model."""
     if not vector_files:
         yield load_encoder(model, threads)

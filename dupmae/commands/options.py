@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dupmae.errors import TorchNeededError, UsageError
+
 if TYPE_CHECKING:
     from dupmae.encoder import Encoder
     from dupmae.engine import SearchEngine
+    from dupmae.torch_encoder import TorchEncoder
+
+    AnyEncoder = Encoder | TorchEncoder
 
 DEFAULT_INDEX = Path("dupmae.index")
 """Where the bare `index` writes and the bare `search` reads."""
@@ -47,7 +53,7 @@ def weight_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def open_engine(folder: Path, encoder: Encoder, **weights: float | None) -> SearchEngine:
+def open_engine(folder: Path, encoder: AnyEncoder, **weights: float | None) -> SearchEngine:
     """Open an index with the weights given, or where they are None with the model's."""
     from dupmae.engine import SearchEngine
 
@@ -58,8 +64,28 @@ def open_engine(folder: Path, encoder: Encoder, **weights: float | None) -> Sear
     return SearchEngine.open(folder, encoder, **chosen)
 
 
-def load_encoder(model: str | None, threads: int | None = None) -> Encoder:
-    """Load the named model, or the shipped one."""
-    from dupmae.encoder import Encoder  # imports torch
+def load_encoder(model: str | None, threads: int | None = None) -> AnyEncoder:
+    """Load the named model, or the shipped one; with torch only if there is no other way."""
+    from dupmae.encoder import Encoder
 
-    return Encoder.load(model, threads=threads)
+    try:
+        return Encoder.load(model, threads=threads)
+    except TorchNeededError:
+        if not _has_torch():
+            raise
+    from dupmae.torch_encoder import TorchEncoder
+
+    return TorchEncoder.load(model, threads=threads)
+
+
+def require_torch(command: str) -> None:
+    """Raise UsageError unless what a training command imports is installed."""
+    if not _has_torch():
+        raise UsageError(
+            f"{command} needs torch and transformers, which are not installed; "
+            "pip install 'dupmae[train]' brings them (in a checkout: pip install -e '.[train]')"
+        )
+
+
+def _has_torch() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))

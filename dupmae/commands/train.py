@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from dupmae.commands.options import require_torch
+
 DEMO_RUN: dict[str, object] = {
     "trainer.steps": 60,
     "trainer.batch_size": 16,
@@ -63,6 +65,7 @@ def pretrain(
 
     Without a corpus it trains the shipped model on the built-in demo corpus, and says so.
     """
+    require_torch("pretrain")
     from dupmae.config import load_config, parse_overrides
     from dupmae.pretrain import PretrainConfig
     from dupmae.pretrain import pretrain as run
@@ -112,6 +115,7 @@ def finetune(
     A line may also have "title", "negatives" (texts) and a teacher's "scores" of the text and its
     negatives.
     """
+    require_torch("finetune")
     from dupmae.config import load_config, parse_overrides
     from dupmae.finetune import FinetuneConfig
     from dupmae.finetune import finetune as run

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from dupmae.card import Card
-from dupmae.encoder import Encoder
 from dupmae.errors import DupMAEError, SealError
+from dupmae.torch_encoder import TorchEncoder
 
 DATA = """\
 Some 20,000 texts, spread evenly over seven files of about 440,000 rows, from which means, idf and
@@ -40,7 +40,7 @@ terms are its own word pieces: there is no expansion, so the sparse part finds n
 dense part does)."""
 
 
-def figures(reports: list[Path], encoder: Encoder) -> str:
+def figures(reports: list[Path], encoder: TorchEncoder) -> str:
     """Return a Markdown table of nDCG@10 from reports that this very model made."""
     lines = [
         "| nDCG@10 | sum with feedback | sum | dense | sparse | made on |",
@@ -60,8 +60,8 @@ def figures(reports: list[Path], encoder: Encoder) -> str:
 def main() -> None:
     """Ship the model named on the command line."""
     source, destination, *reports = map(Path, sys.argv[1:])
-    Encoder.load(source).save(destination, half_precision=True)
-    encoder = Encoder.load(destination)  # rounded: what figures are made with
+    TorchEncoder.load(source).save(destination, half_precision=True)
+    encoder = TorchEncoder.load(destination)  # rounded: what figures are made with
     sections = {"Training data": DATA, "Recipe": RECIPE, "Limits": LIMITS}
     if reports:
         sections = {"Figures": figures(reports, encoder), **sections}

@@ -1,0 +1,124 @@
+"""How fast the shipped model encodes: ONNX Runtime, torch, and a plain loop in torch.
+
+    OMP_NUM_THREADS=1 python benchmarks/encoders.py --out benchmarks/encoders.json
+
+Each round asks all of them in turn, on one thread, and counts processor time: a machine that is
+busy with other programs slows them alike. Ratios of medians are what can be compared.
+
+The plain loop is what a reader of the paper would write: padded batches of 32, the logits of the
+whole vocabulary for every token, their maximum.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import click
+import onnxruntime
+import torch
+
+from dupmae.checkpoint import LoadedModel, load_model
+from dupmae.encoder import Encoder
+from dupmae.eval import demo_documents
+from dupmae.folder import shipped_model
+from dupmae.torch_encoder import TorchEncoder
+
+DOCUMENT, QUERY = 200, 12
+"""Tokens of a text, [CLS] and [SEP] included."""
+PLAIN_BATCH = 32
+
+
+def texts(encoder: Encoder, tokens: int, count: int) -> list[str]:
+    """Return texts of exactly so many tokens, cut from the demo corpus."""
+    words = " ".join(document.text for document in demo_documents()).split()
+    found: list[str] = []
+    start = 0
+    while len(found) < count:
+        size = tokens
+        while len(encoder.tokenise_documents([" ".join(words[start : start + size])])[0]) > tokens:
+            size -= 1
+        found.append(" ".join(words[start : start + size]))
+        start += size
+    return found
+
+
+@torch.inference_mode()
+def plain(loaded: LoadedModel, some: Sequence[str]) -> None:
+    """Encode texts with neither the order nor the shortcuts of the encoders here."""
+    model = loaded.model
+    for start in range(0, len(some), PLAIN_BATCH):
+        batch = loaded.tokenizer(
+            list(some[start : start + PLAIN_BATCH]),
+            padding=True,
+            truncation=True,
+            max_length=model.heads.max_document_length,
+            return_tensors="pt",
+        )
+        hidden = model.hidden_states(batch["input_ids"], batch["attention_mask"])
+        model.dense(model.cls_state(hidden, batch["attention_mask"]))
+        model.max_pool(hidden, batch["attention_mask"].bool())
+
+
+def measure(
+    runs: dict[str, Callable[[Sequence[str]], object]], some: Sequence[str], rounds: int
+) -> dict[str, float]:
+    """Return each one's median texts a second of processor time."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            before = time.process_time()
+            run(some)
+            seconds[name].append(time.process_time() - before)
+    return {name: round(len(some) / median(each), 2) for name, each in seconds.items()}
+
+
+@click.command()
+@click.option("--documents", default=32, show_default=True, help="Texts of 200 tokens a round.")
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(documents: int, rounds: int, out: Path) -> None:
+    """Measure documents of 200 tokens together, and queries of 12 tokens one by one."""
+    torch.set_num_threads(1)
+    encoder, with_torch = Encoder.load(threads=1), TorchEncoder.load(threads=1)
+    loaded = load_model(shipped_model())
+    long, (query,) = texts(encoder, DOCUMENT, documents), texts(encoder, QUERY, 1)
+    report = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": " ".join(["python", *sys.argv]),
+        "versions": {
+            "python": platform.python_version(),
+            "onnxruntime": onnxruntime.__version__,
+            "torch": torch.__version__,
+        },
+        "documents_a_second": measure(
+            {
+                "onnxruntime": encoder.encode_documents,
+                "torch": with_torch.encode_documents,
+                "plain torch loop": lambda some: plain(loaded, some),
+            },
+            long,
+            rounds,
+        ),
+        "queries_a_second": measure(
+            {
+                "onnxruntime": encoder.encode_queries,
+                "torch": with_torch.encode_queries,
+                "plain torch loop": lambda some: plain(loaded, some),
+            },
+            [query],
+            rounds * 10,
+        ),
+    }
+    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The network as an ONNX graph: a BERT body, [CLS]'s heads, and the maximum over tokens.
+
+It is `model.py` in ONNX Runtime's fused operators, made anew of a stored model whenever that is
+loaded. Left out: what is looked up by token id, which comes in, and the term weights that are made
+of what goes out; `encoder.py` does both.
+
+Shapes: B texts, L tokens, D hidden, H attention heads of d = D / H, P dense dimensions, N terms of
+a text, V vocabulary, C of its terms at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dupmae.heads import HeadSettings
+from dupmae.onnx_format import Graph
+from dupmae.stored import BodyShape
+
+FUSED = "com.microsoft"
+MASKED = -1e9
+"""Added to what no softmax and no maximum shall pick."""
+TERMS_AT_ONCE = 1024
+"""C, where all terms are wanted: a batch of 1,024 tokens has 4 MiB of logits at a time."""
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+def build_graph(
+    body: BodyShape, heads: HeadSettings, weights: Weights, vocabulary_size: int
+) -> Graph:
+    """Return the graph of a model.
+
+    Inputs: `embedded` (B, L, D), the sum of the three embeddings; `lengths` (B,) int32, how many
+    tokens are none of padding; `silent` (B, L, 1), `MASKED` for tokens that do not vote and
+    else 0. With [CLS]'s attention `padding` (B, 1, L), `MASKED` for padding. Without expansion
+    `own` (B, N, D), the word embeddings of each text's own terms.
+
+    Outputs: `dense` (B, P), not normalised; `log_gain` (B, 1), without its bias; `logits`, the
+    maxima over the votes without their biases, (B, N), or with expansion (B, V).
+
+    Args:
+        body: the shape of the body.
+        heads: its dimensions, [CLS]'s attention, and whether there is expansion matter here.
+        weights: all of the model's.
+        vocabulary_size: V, which a padded model has fewer of than word embeddings.
+    """
+    graph = Graph()
+    network = _Network(graph, body, weights)
+    states_BLD = graph.input("embedded", "float32", ["B", "L", body.hidden_size])
+    lengths_B = graph.input("lengths", "int32", ["B"])
+    states_BLD = network.norm("lm.bert.embeddings.LayerNorm", states_BLD)
+    for number in range(body.num_hidden_layers):
+        states_BLD = network.layer(f"lm.bert.encoder.layer.{number}", states_BLD, lengths_B)
+    cls_BD = network.first(states_BLD)
+    if heads.cls_attention:
+        padding_B1L = graph.input("padding", "float32", ["B", 1, "L"])
+        cls_BD = network.cls_attention(cls_BD, states_BLD, padding_B1L)
+    graph.output("dense", network.product(cls_BD, "cls_projection"))
+    graph.output("log_gain", network.product(cls_BD, "query_log_gain"))
+    states_BLD = network.transform(states_BLD)
+    silent_BL1 = graph.input("silent", "float32", ["B", "L", 1])
+    if heads.expansion:
+        head_VD = weights["lm.bert.embeddings.word_embeddings.weight"][:vocabulary_size]
+        graph.output("logits", network.pool_vocabulary(states_BLD, silent_BL1, head_VD))
+    else:
+        own_BND = graph.input("own", "float32", ["B", "N", body.hidden_size])
+        logits_BLN = graph.add("FusedMatMul", [states_BLD, own_BND], {"transB": 1}, domain=FUSED)
+        graph.output("logits", network.maximum(logits_BLN, silent_BL1))
+    return graph
+
+
+class _Network:
+    """Adds the parts of a network to a graph; each returns the name of its result."""
+
+    def __init__(self, graph: Graph, body: BodyShape, weights: Weights) -> None:
+        self.graph = graph
+        self.body = body
+        self.weights = weights
+
+    def weight(self, name: str) -> str:
+        """Add one of the model's weights as it is."""
+        return self.graph.weight(self.weights[name])
+
+    def product(self, inputs: str, layer: str) -> str:
+        """Apply a linear layer without its bias."""
+        weight_io = self.graph.weight(self.weights[f"{layer}.weight"].T)
+        return self.graph.add("MatMul", [inputs, weight_io])
+
+    def linear(self, inputs: str, layer: str) -> str:
+        """Apply a linear layer."""
+        return self.graph.add("Add", [self.product(inputs, layer), self.weight(f"{layer}.bias")])
+
+    def activated(self, inputs: str, layer: str) -> str:
+        """Apply a linear layer and the body's activation."""
+        product, bias = self.product(inputs, layer), self.weight(f"{layer}.bias")
+        if self.body.hidden_act == "gelu":
+            return self.graph.add("BiasGelu", [product, bias], domain=FUSED)
+        return self.graph.add("Relu", [self.graph.add("Add", [product, bias])])
+
+    def norm(self, name: str, states: str) -> str:
+        """Add a layer normalisation."""
+        inputs = [states, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
+        attributes = {"axis": -1, "epsilon": self.body.layer_norm_eps}
+        return self.graph.add("LayerNormalization", inputs, attributes)
+
+    def residual(self, states: str, before: str, name: str) -> str:
+        """Add a layer's bias and what was there before it, and normalise."""
+        inputs = [states, before, self.weight(f"{name}.LayerNorm.weight")]
+        inputs += [self.weight(f"{name}.LayerNorm.bias"), self.weight(f"{name}.dense.bias")]
+        attributes = {"epsilon": self.body.layer_norm_eps}
+        return self.graph.add("SkipLayerNormalization", inputs, attributes, domain=FUSED)
+
+    def layer(self, name: str, states: str, lengths: str) -> str:
+        """Add a layer of the body."""
+        parts = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
+        weight = np.concatenate([self.weights[f"{part}.weight"].T for part in parts], axis=1)
+        bias = np.concatenate([self.weights[f"{part}.bias"] for part in parts])
+        inputs = [states, self.graph.weight(weight), self.graph.weight(bias), lengths]
+        heads = {"num_heads": self.body.num_attention_heads}
+        read = self.graph.add("Attention", inputs, heads, domain=FUSED)
+        output = f"{name}.attention.output"
+        states = self.residual(self.product(read, f"{output}.dense"), states, output)
+        wide = self.activated(states, f"{name}.intermediate.dense")
+        return self.residual(self.product(wide, f"{name}.output.dense"), states, f"{name}.output")
+
+    def first(self, states: str) -> str:
+        """Pick the state of [CLS]."""
+        place = self.graph.constant(np.array(0, dtype=np.int64))
+        return self.graph.add("Gather", [states, place], {"axis": 1})
+
+    def cls_attention(self, first_BD: str, states: str, padding: str) -> str:
+        """Let [CLS] read all states once more.
+
+        ⟨q, W_k·x⟩ = ⟨W_kᵀ·q, x⟩ and Σ a·(W_v·x) = W_v·Σ a·x: so neither product is made for every
+        token, as `cls_attention.py` does.
+        """
+        hidden, heads = self.body.hidden_size, self.body.num_attention_heads
+        each = hidden // heads
+        key_HdD = self.weights["cls_attention.key.weight"].reshape(heads, each, hidden)
+        value_HdD = self.weights["cls_attention.value.weight"].reshape(heads, each, hidden)
+        asked_BH1d = self.reshape(self.linear(first_BD, "cls_attention.query"), heads, 1, each)
+        asked_BH1D = self.graph.add("MatMul", [asked_BH1d, self.graph.weight(key_HdD)])
+        asked_BHD = self.reshape(asked_BH1D, heads, hidden)
+        attributes = {"transB": 1, "alpha": 1 / math.sqrt(each)}
+        scores_BHL = self.graph.add("FusedMatMul", [asked_BHD, states], attributes, domain=FUSED)
+        shares_BHL = self.graph.add("Softmax", [self.graph.add("Add", [scores_BHL, padding])])
+        read_BH1D = self.reshape(self.graph.add("MatMul", [shares_BHL, states]), heads, 1, hidden)
+        value_HDd = self.graph.weight(value_HdD.transpose(0, 2, 1))
+        read_BD = self.reshape(self.graph.add("MatMul", [read_BH1D, value_HDd]), hidden)
+        return self.graph.add("Add", [read_BD, self.weight("cls_attention.value.bias")])
+
+    def reshape(self, states: str, *shape: int) -> str:
+        """Give each text's part of the states another shape."""
+        target = self.graph.constant(np.array([-1, *shape], dtype=np.int64))
+        return self.graph.add("Reshape", [states, target])
+
+    def transform(self, states: str) -> str:
+        """Add the MLM head up to its projection onto the vocabulary."""
+        name = "lm.cls.predictions.transform"
+        return self.norm(f"{name}.LayerNorm", self.activated(states, f"{name}.dense"))
+
+    def maximum(self, logits_BLN: str, silent_BL1: str) -> str:
+        """Add the maximum over the tokens that vote."""
+        voting_BLN = self.graph.add("Add", [logits_BLN, silent_BL1])
+        return self.graph.add("ReduceMax", [voting_BLN], {"axes": [1], "keepdims": 0})
+
+    def pool_vocabulary(self, states: str, silent: str, head_VD: NDArray[Any]) -> str:
+        """Add the maximum logit of each term of the vocabulary, without a (B, L, V) tensor."""
+        chunks = []
+        for start in range(0, len(head_VD), TERMS_AT_ONCE):
+            head_DC = self.graph.weight(head_VD[start : start + TERMS_AT_ONCE].T)
+            chunks.append(self.maximum(self.graph.add("MatMul", [states, head_DC]), silent))
+        return self.graph.add("Concat", chunks, {"axis": 1})

@@ -1,0 +1,43 @@
+"""Texts before a network sees them: cut, cleaned, and gathered in batches of like lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+CHARACTERS_A_TOKEN = 64
+"""A text is read up to this many characters for each token that it may have.
+
+English has about five. Without a limit a text of 10 MB would be tokenised whole to use a page.
+"""
+TEXTS_AT_ONCE = 64
+"""A tokenizer keeps more than 100 bytes a token, also of what truncation cuts off, until it is done
+with all texts it was given: 1,024 texts of 30,000 characters at once take 1.2 GB."""
+
+
+def readable(text: str, max_length: int) -> str:
+    """Return as much of a text as `max_length` tokens can need, fit for a tokenizer.
+
+    Lone surrogates, which JSON may hold and no tokenizer takes, become question marks.
+    """
+    text = text[: max_length * CHARACTERS_A_TOKEN]
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Yield positions, longest texts first; a batch times its longest text fits the budget.
+
+    The other way round, each batch would need a little more memory than the last one gave back:
+    glibc then takes new memory for each, 350 MB more after 200 texts of 350 tokens.
+    """
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch

@@ -1,0 +1,84 @@
+"""Max-pooled logits → term weights of documents and queries, in NumPy: `model.py` without torch.
+
+All arrays are of one text, over the terms that it may keep: (n,).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dupmae.heads import CORPUS_PRIOR, LEAST_IDF, HeadSettings
+from dupmae.types import CorpusStatistics, Float32, Int32, Int64
+
+
+def activate(logits: Float32, heads: HeadSettings) -> Float32:
+    """Turn max-pooled logits into weights; activation "none" cannot be served."""
+    weights: Float32 = np.log1p(np.maximum(logits, 0))
+    return np.log1p(weights) if heads.activation == "log1p2_relu" else weights
+
+
+def document_factors(counts: Int64, length: int, heads: HeadSettings) -> NDArray[Any]:
+    """Return what weights are multiplied by: BM25's frequency, or `expansion`.
+
+    Args:
+        counts: how often each term occurs in the document.
+        length: ordinary tokens of the document.
+        heads: the settings.
+    """
+    k1, b = heads.frequency_k1, heads.frequency_b
+    norm = k1 * (1 - b + b * length / heads.frequency_length)
+    # Not in one np.where, which would divide 0 by 0 if k1 is 0.
+    factors = np.full(len(counts), heads.expansion)
+    own = counts > 0
+    factors[own] = counts[own] * (k1 + 1) / (counts[own] + norm)
+    return factors
+
+
+def corpus_factors(
+    training_idf: Float32, terms: Int64, corpus: CorpusStatistics, heads: HeadSettings
+) -> NDArray[Any]:
+    """Return what turns training idf into the corpus's; `DupMAE.corpus_factors` says how.
+
+    Args:
+        training_idf: of the whole vocabulary, (V,).
+        terms: term ids.
+        corpus: where they will be searched for.
+        heads: the settings.
+    """
+    idf = training_idf[terms].astype(np.float64)
+    expected = (CORPUS_PRIOR + 1) * np.exp(-idf) - 0.5
+    frequency = corpus.frequency[terms] + expected
+    documents = corpus.documents + CORPUS_PRIOR
+    corpus_idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
+    factors: NDArray[Any] = (corpus_idf / np.maximum(idf, LEAST_IDF)) ** heads.corpus_idf
+    return factors
+
+
+def unit(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Divide vectors (…, n) by their ℓ2 norms; a vector of zeros stays."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: NDArray[Any] = vectors / np.maximum(norms, 1e-12)
+    return scaled
+
+
+def top_terms(terms: Int32, weights: Float32, k: int) -> tuple[Int32, Float32]:
+    """Keep the at most k largest weights above 0; of equal ones, those of smaller term id.
+
+    Args:
+        terms: (n,) strictly increasing.
+        weights: (n,) finite.
+        k: at least 1.
+
+    Returns:
+        Terms, still strictly increasing, and their weights.
+    """
+    keep = weights > 0
+    if np.count_nonzero(keep) > k:
+        least = np.partition(weights, -k)[-k]
+        keep = weights > least
+        tied = np.flatnonzero(weights == least)
+        keep[tied[: k - np.count_nonzero(keep)]] = True
+    return terms[keep], weights[keep]

@@ -1,0 +1,272 @@
+"""Texts → dense and sparse vectors, both from one forward pass of a model folder.
+
+A text's vectors do not depend on the texts beside it, on their order or on padding, up to the
+rounding of float32 sums: 1e-5 on dense values and term weights is tested. (A term whose weight
+lies within that of the last one kept may be kept in one batch and cut in another.)
+
+Every token that is not special votes in the max-pool, as in training. A text without one (empty,
+or nothing but unknown words) has a dense vector and no terms. No tensor leaves this module.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from dupmae.card import Card
+from dupmae.checkpoint import load_model, save_model
+from dupmae.config import load_config
+from dupmae.errors import UsageError
+from dupmae.folder import shipped_model
+from dupmae.heads import HeadSettings, check_servable
+from dupmae.inputs import batches, readable
+from dupmae.model import DupMAE, activate, term_factors
+from dupmae.pooling import pool_own_terms, pool_vocabulary
+from dupmae.processes import resolve_device
+from dupmae.state import model_seal
+from dupmae.term_weights import top_terms
+from dupmae.tokens import Tokens
+from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors
+
+CPU_BATCH_TOKENS = 1024
+"""Padding included; larger batches leave the caches and gain a CPU nothing."""
+DEVICE_BATCH_TOKENS = 32768
+"""The same on an accelerator."""
+_Row = tuple[Int32, Float32]
+
+
+class TorchEncoder:
+    """A model with its tokenizer, ready to encode; see the module for what it promises.
+
+    It takes the model over: moves it to `device` and puts it in evaluation mode.
+    """
+
+    def __init__(
+        self,
+        model: DupMAE,
+        tokenizer: PreTrainedTokenizerFast,
+        name: str,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        check_servable(
+            model.heads,
+            dense_dim=model.cls_projection.out_features,
+            positions=model.lm.config.max_position_embeddings,
+            cls_attention=model.cls_attention is not None,
+            knows_idf=model.training_idf is not None,
+        )
+        self.name = name
+        self._device = resolve_device(str(device))
+        self._model = model.eval().to(self._device)
+        self._tokenizer = tokenizer
+        self._tokens = Tokens(tokenizer, self._device)
+        self._special_ids = frozenset(tokenizer.all_special_ids)
+        self._is_term_V = self._tokens.ordinary(
+            torch.arange(self._tokens.vocabulary_size, device=self._device)
+        )
+        # A fast tokenizer fails with "Already borrowed" when two threads set its truncation.
+        self._tokenizing = threading.Lock()
+        self._seal = ""
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str | None = None,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> TorchEncoder:
+        """Load a model folder.
+
+        Args:
+            folder: a folder or a name on the Hugging Face hub; the shipped `dupmae-mini` if None.
+            device: torch's name of a device, or "auto": a GPU if there is one.
+            threads: CPU threads of this whole process; torch's own choice if None.
+            settings: fields of `HeadSettings` to use instead of the folder's, such as
+                `{"k_document": 128}`.
+
+        Raises:
+            CheckpointError: the folder is missing or damaged.
+            UsageError: a setting, the device or the number of threads is out of range.
+        """
+        if threads is not None:
+            if threads < 1:
+                raise UsageError(f"threads must be at least 1, found {threads}")
+            torch.set_num_threads(threads)
+        loaded = load_model(shipped_model() if folder is None else folder)
+        if settings:
+            heads = loaded.model.heads
+            loaded.model.heads = load_config(None, HeadSettings, asdict(heads) | dict(settings))
+        return cls(loaded.model, loaded.tokenizer, loaded.name, device=device)
+
+    @property
+    def heads(self) -> HeadSettings:
+        """How the two vectors are formed and weighed."""
+        return self._model.heads
+
+    @property
+    def dense_dim(self) -> int:
+        """Dimensions of a dense vector."""
+        return self.heads.dense_dim
+
+    @property
+    def vocabulary_size(self) -> int:
+        """One more than the largest term id."""
+        return self._tokens.vocabulary_size
+
+    @property
+    def seal(self) -> str:
+        """Hex digest of all that decides the vectors, computed when first asked for."""
+        if not self._seal:
+            self._seal = model_seal(self._model, self._tokenizer)
+        return self._seal
+
+    def term_texts(self, terms: Sequence[int]) -> list[str]:
+        """Return the vocabulary's entries for the given term ids."""
+        return [str(text) for text in self._tokenizer.convert_ids_to_tokens(list(map(int, terms)))]
+
+    def encode_queries(
+        self, texts: Sequence[str], corpus: CorpusStatistics | None = None
+    ) -> Encoded:
+        """Encode texts as queries, in their order.
+
+        Args:
+            texts: any strings.
+            corpus: where they will be searched for; without it a model with `corpus_idf` uses
+                the idf of its training text.
+        """
+        ids = self._token_ids(texts, self.heads.max_query_length)
+        return self._encode(ids, as_query=True, corpus=corpus)
+
+    def encode_documents(self, texts: Sequence[str]) -> Encoded:
+        """Encode texts as documents, in their order."""
+        return self.encode_tokenised(self.tokenise_documents(texts))
+
+    def tokenise_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Do the first half of `encode_documents`: return each text's token ids.
+
+        The next texts may be tokenised by one thread while another encodes these.
+        """
+        return self._token_ids(texts, self.heads.max_document_length)
+
+    def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
+        """Do the second half: encode what `tokenise_documents` returned, in its order."""
+        return self._encode(ids, as_query=False)
+
+    def save(
+        self, folder: Path | str, *, half_precision: bool = False, card: Card | None = None
+    ) -> None:
+        """Write a model folder that `load` reads.
+
+        Args:
+            folder: made, with its parents; a model folder already there is replaced.
+            half_precision: store 16-bit floats; the rounded model has another seal.
+            card: what the README says besides usage and settings.
+        """
+        dtype = torch.float16 if half_precision else torch.float32
+        save_model(
+            self._model, self._tokenizer, Path(folder), name=self.name, dtype=dtype, card=card
+        )
+
+    @torch.inference_mode()
+    def _encode(
+        self,
+        ids: Sequence[Sequence[int]],
+        *,
+        as_query: bool,
+        corpus: CorpusStatistics | None = None,
+    ) -> Encoded:
+        heads = self.heads
+        dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)
+        rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(ids)
+        budget = CPU_BATCH_TOKENS if self._device.type == "cpu" else DEVICE_BATCH_TOKENS
+        for batch in batches([len(text_ids) for text_ids in ids], budget):
+            batch_ids = [ids[position] for position in batch]
+            input_ids_BL, mask_BL = self._tokens.batch(batch_ids)
+            hidden_BLD = self._model.hidden_states(input_ids_BL, mask_BL)
+            cls_BD = self._model.cls_state(hidden_BLD, mask_BL)
+            dense[batch] = self._model.dense(cls_BD).cpu().numpy()
+            voting_BL = self._tokens.ordinary(input_ids_BL)
+            for place, (terms, weights, counts) in self._sparse(batch_ids, hidden_BLD, voting_BL):
+                if as_query:
+                    weights = weights * torch.where(counts > 0, 1.0, heads.expansion)
+                    weights = self._weigh_query(terms, weights, cls_BD[place], corpus)
+                else:
+                    # Not counts.sum(), which lacks the text's terms of a logit of 0 or less.
+                    length = voting_BL[place].sum()
+                    weights = weights * term_factors(counts, length, heads)
+                k = heads.k_query if as_query else heads.k_document
+                row = top_terms(terms.int().cpu().numpy(), weights.cpu().numpy(), k)
+                rows[batch[place]] = row
+        return Encoded(dense, SparseVectors.from_rows(rows))
+
+    def _token_ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        with self._tokenizing:
+            return self._tokens.ids([readable(text, max_length) for text in texts], max_length)
+
+    def _sparse(
+        self, ids: Sequence[Sequence[int]], hidden_BLD: Tensor, voting_BL: Tensor
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
+        """Yield place and (terms, activated weights, counts) of each text that has votes.
+
+        Counts are float, the number of times that each term occurs in the text.
+        """
+        states_TD = self._model.transform(hidden_BLD[voting_BL])
+        lengths = voting_BL.sum(dim=1).tolist()
+        places = [place for place, length in enumerate(lengths) if length]
+        own = [self._own_terms(ids[place]) for place in places]
+        pooled = self._pool(
+            states_TD, [lengths[place] for place in places], [terms for terms, _ in own]
+        )
+        for place, (own_N, count_N), (terms, logits) in zip(places, own, pooled, strict=True):
+            counts = count_N
+            if terms is not own_N:
+                counts = torch.zeros_like(logits)
+                where = torch.searchsorted(terms, own_N).clamp(max=max(0, len(terms) - 1))
+                found = terms[where] == own_N if len(terms) else torch.zeros_like(own_N).bool()
+                counts[where[found]] = count_N[found]
+            yield place, (terms, activate(logits, self.heads.activation), counts)
+
+    def _weigh_query(
+        self, terms: Tensor, weights: Tensor, cls_D: Tensor, corpus: CorpusStatistics | None
+    ) -> Tensor:
+        factors = None
+        if corpus is not None:
+            frequency = torch.from_numpy(corpus.frequency[terms.cpu().numpy()]).to(terms.device)
+            factors = self._model.corpus_factors(terms, frequency, corpus.documents)
+        weighed: Tensor = self._model.weigh_query(
+            weights.unsqueeze(0), cls_D.unsqueeze(0), terms, factors
+        )[0]
+        return weighed
+
+    def _own_terms(self, text_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the distinct terms (N,) of a text, increasing, and their counts (N,), float."""
+        ordinary = [token for token in text_ids if token not in self._special_ids]
+        terms, counts = torch.tensor(ordinary, device=self._device).unique(return_counts=True)
+        return terms, counts.float()
+
+    def _pool(
+        self, states_TD: Tensor, lengths: Sequence[int], own: Sequence[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each text's terms, strictly increasing, with their max-pooled logits."""
+        head_VD, bias_V = self._model.vocabulary_head()
+        if not lengths:
+            return
+        if self.heads.expansion == 0:
+            for states_LD, own_N in zip(states_TD.split(list(lengths)), own, strict=True):
+                yield own_N, pool_own_terms(states_LD, own_N, head_VD, bias_V)
+            return
+        size = self.vocabulary_size  # some models pad their vocabulary with rows without a text
+        for logits_V in pool_vocabulary(states_TD, lengths, head_VD[:size], bias_V[:size]):
+            # Every activation makes 0 of the rest: most of the vocabulary ends here.
+            terms_N = torch.nonzero((logits_V > 0) & self._is_term_V).squeeze(1)
+            yield terms_N, logits_V[terms_N]

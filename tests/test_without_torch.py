@@ -1,0 +1,80 @@
+"""What can be done, and what is said, where torch and transformers are not installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tiny_model import tiny_model, tiny_tokenizer
+
+from dupmae.checkpoint import save_model
+from dupmae.cli import main
+
+WITHOUT = """\
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None  # to import either is an ImportError
+from dupmae.cli import main
+main(sys.argv[1:])
+"""
+CORPUS = '{"_id": "sea", "text": "be bi bo"}\n{"_id": "sky", "text": "ka ke"}\n'
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    save_model(tiny_model(expansion=0.0), tiny_tokenizer(), tmp_path / "tiny", name="tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text(CORPUS)
+    return path
+
+
+def without_torch(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-c", WITHOUT, *arguments]
+    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_a_corpus_is_indexed_searched_and_explained(
+    tmp_path: Path, corpus: Path, model: Path
+) -> None:
+    without_torch(tmp_path, "index", str(corpus), "--model", str(model))
+    answer = without_torch(tmp_path, "search", "ke", "--json", "--model", str(model))
+    hits = json.loads(answer)["hits"]
+    assert (hits[0]["id"], len(hits)) == ("sky", 2)
+    explained = without_torch(tmp_path, "explain", "ke", "sky", "--json", "--model", str(model))
+    assert json.loads(explained)["score"] == hits[0]["score"]
+
+
+@pytest.mark.parametrize("command", [["pretrain"], ["finetune"], ["adapt", "corpus.jsonl"]])
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_training_says_in_one_line_what_to_install(
+    command: list[str], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Error: {command[0]} needs torch and transformers")
+    assert "pip install 'dupmae[train]'" in line
+
+
+def test_a_model_that_only_torch_can_run_is_run_by_it_or_refused_in_one_line(
+    tmp_path: Path, corpus: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model / "dupmae.json").unlink()
+    (model / "heads.safetensors").unlink()
+    index = str(tmp_path / "index")
+    command = ["index", str(corpus), "--model", str(model), "--index", index, "--replace"]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert f"{model} can only be run by torch, since it has no dupmae.json" in line
