@@ -257,8 +257,9 @@ def _leave(folder: Path, journal: Journal) -> int | None:
     with suppress(IndexMissingError):
         if _is_live(journal, read_manifest(folder)):
             return None
-    if journal.blocks:
-        return journal.done.documents
+    written = Journal.read(folder)  # may have a line more than `journal`, if ctrl-C came right then
+    if written is not None and written.blocks:
+        return written.done.documents
     journal.remove()
     shutil.rmtree(_place(folder, journal), ignore_errors=True)
     with suppress(OSError):  # not empty

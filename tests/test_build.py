@@ -264,6 +264,26 @@ def test_an_error_after_the_manifest_says_that_the_new_index_stands(
     assert not (old_index / "JOURNAL.jsonl").exists()
 
 
+def test_ctrl_c_while_a_block_is_noted_keeps_that_block(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flush = os.fsync
+
+    def interrupt(number: int) -> None:
+        flush(number)
+        if os.readlink(f"/proc/self/fd/{number}").endswith("JOURNAL.jsonl"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dupmae.engine.journal.os.fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(NEW, FakeEncoder(), folder, block_size=8)
+    assert caplog.messages == ["stopped after 8 documents; the same command goes on from there"]
+    build_index(NEW, FakeEncoder(), folder, block_size=8)
+    assert "going on after 8 documents that are encoded already" in caplog.messages
+    assert answer(folder) == ids(NEW)
+
+
 def test_ctrl_c_after_the_manifest_leaves_the_new_index(
     old_index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
