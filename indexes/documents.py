@@ -45,7 +45,10 @@ class DocumentWriter:
         self._partial = path.with_name(path.name + ".partial")
         self._partial.unlink(missing_ok=True)
         self._count = 0
-        self._connection = sqlite3.connect(self._partial, isolation_level=None)
+        try:
+            self._connection = sqlite3.connect(self._partial, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise _unwritable(self._partial, error) from error
         # Until it is published the file is worth nothing, so nothing guards it meanwhile.
         self._execute("PRAGMA journal_mode = OFF")
         self._execute("PRAGMA synchronous = OFF")
@@ -113,7 +116,7 @@ class DocumentWriter:
         try:
             self._connection.execute(statement, values)
         except sqlite3.OperationalError as error:
-            raise OSError(f"cannot write {self._partial}: {error}") from error
+            raise _unwritable(self._partial, error) from error
 
 
 class DocumentStore:
@@ -225,6 +228,10 @@ def _is_text(doc_id: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _unwritable(path: Path, error: sqlite3.Error) -> OSError:
+    return OSError(f"cannot write {path}: {error}")
 
 
 def _damaged(path: Path, error: sqlite3.Error) -> IndexMissingError:
