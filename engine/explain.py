@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dupmae.engine.filter_grammar import to_filter
+from dupmae.engine.filters import Filter
 from dupmae.engine.fusion import Weights
 from dupmae.engine.search import SearchEngine
+from dupmae.engine.view import View
+from dupmae.errors import DataError
 from dupmae.types import Float32, Float64, Int32
 
 _ADDS_UP_TO = 1e-12
@@ -60,19 +64,24 @@ def explain(
     query: str,
     doc_id: str,
     *,
+    where: Filter | str | None = None,
     dense_weight: float | None = None,
     sparse_weight: float | None = None,
     feedback: float | None = None,
 ) -> Explanation:
     """Take the score of one document apart and find its exact rank; reads all documents' vectors.
 
+    With a filter the rank is that among the documents that match, and feedback learns from these.
+
     Raises:
-        DataError: if no document has that id.
-        UsageError: if a weight is out of its range.
+        DataError: if no document has that id, or it does not match.
+        UsageError: if a weight is out of its range, or the expression is wrong.
     """
     weights = engine.choose_weights(dense_weight, sparse_weight, feedback)
     view = engine.view  # one state throughout, whoever reloads meanwhile
     ordinal = view.documents.ordinal(doc_id)
+    if where is not None:
+        view, ordinal = _within(view, doc_id, to_filter(where))
     encoded = engine.encode([query], weights, view)
     terms, term_weights = encoded.sparse.row(0)
     dense, sparse = view.score(encoded.dense[0], terms, term_weights, np.arange(len(view)))
@@ -97,6 +106,15 @@ def explain(
         terms=tuple(sorted(matches, key=lambda match: -match.product)),
         missing=tuple(sorted(missing, key=lambda match: -match.query_weight)),
     )
+
+
+def _within(view: View, doc_id: str, where: Filter) -> tuple[View, int]:
+    """Return the view of what matches, and the ordinal there of a document of the index."""
+    matching = view.restricted(where)
+    ordinal = matching.documents.find(doc_id)
+    if ordinal is None:
+        raise DataError(f"document {doc_id!r} does not match the filter {where}")
+    return matching, ordinal
 
 
 def _matches(

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
+from dupmae.engine.filter_grammar import to_filter
+from dupmae.engine.filters import Filter
 from dupmae.engine.fusion import Fused, Weights, fuse_batch
 from dupmae.engine.manifest import Manifest, read_state
 from dupmae.engine.opened import Segment, open_segments
@@ -30,7 +32,7 @@ class _State:
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, opened: Mapping[str, Segment]) -> _State:
         segments = open_segments(folder, manifest, opened)
-        view = View(list(segments.values()), manifest.dense_dim, manifest.vocabulary_size)
+        view = View.of_live(list(segments.values()), manifest.dense_dim, manifest.vocabulary_size)
         return cls(manifest, segments, view)
 
 
@@ -116,6 +118,7 @@ class SearchEngine:
         query: str,
         k: int = 10,
         *,
+        where: Filter | str | None = None,
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
         feedback: float | None = None,
@@ -124,6 +127,7 @@ class SearchEngine:
         (result,) = self.search_batch(
             [query],
             k,
+            where=where,
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
             feedback=feedback,
@@ -135,6 +139,7 @@ class SearchEngine:
         queries: Sequence[str],
         k: int = 10,
         *,
+        where: Filter | str | None = None,
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
         feedback: float | None = None,
@@ -142,27 +147,43 @@ class SearchEngine:
         """Return the k best documents for each query, exactly and proven.
 
         Every document has a score, also one that shares no term with the query, so exactly
-        min(k, N) are returned.
+        min(k, N) of N documents that match are returned. A document's score does not depend on
+        the filter, but for feedback, which learns from documents that match.
 
         Args:
             queries: any texts; an empty one is whatever the encoder makes of it.
             k: hits a query, ≥ 1.
+            where: which documents count, as a filter or an expression; all if not given.
             dense_weight: w_d ≥ 0; the engine's if not given.
             sparse_weight: w_s ≥ 0; the engine's if not given.
             feedback: β ≥ 0; the engine's if not given.
 
         Raises:
-            UsageError: if k or a weight is out of its range.
+            UsageError: if k or a weight is out of its range, or the expression is wrong.
         """
-        weights, view = self.choose_weights(dense_weight, sparse_weight, feedback), self.view
+        weights = self.choose_weights(dense_weight, sparse_weight, feedback)
         if k < 1:
             raise UsageError(f"k must be at least 1, found {k}")
+        view = self.select(where)
         results = []
         for start in range(0, len(queries), QUERY_BLOCK):
             block = queries[start : start + QUERY_BLOCK]
             fused = fuse_batch(self.encode(block, weights, view), view.stores, k, weights)
             results += [_result(view, *pair) for pair in zip(block, fused, strict=True)]
         return results
+
+    def count(self, where: Filter | str | None = None) -> int:
+        """Return how many documents match a filter; all if none is given.
+
+        Raises:
+            UsageError: if the expression is wrong.
+        """
+        return len(self.select(where))
+
+    def select(self, where: Filter | str | None) -> View:
+        """Return the view of the documents that match a filter; of all if none is given."""
+        view = self.view
+        return view if where is None else view.restricted(to_filter(where))
 
     def encode(self, queries: Sequence[str], weights: Weights, view: View | None = None) -> Encoded:
         """Encode queries for this index.

@@ -103,6 +103,34 @@ def test_k_above_the_number_of_documents_returns_all(indexed: Path, model: Path)
     assert answer["bound"] is None
 
 
+def test_where_restricts_search_and_explain_to_what_matches(indexed: Path, model: Path) -> None:
+    where = ["--where", "year = 2020 or id = 'sun'", "--feedback", "0", "--model", str(model)]
+    answer = json.loads(run("search", "ba be", "--json", *where).stdout)
+    everything = json.loads(run("search", "ba be", "--json", *where[2:]).stdout)
+    kept = [hit for hit in everything["hits"] if hit["id"] != "sea"]
+    assert answer["hits"] == [hit | {"rank": rank} for rank, hit in enumerate(kept, start=1)]
+    assert (answer["documents"], everything["documents"]) == (2, 3)
+    text = run("search", "ba be", "-k", "1", *where).stdout
+    assert "proven: none of the other 1 documents that match scores more" in text
+    taken = json.loads(run("explain", "ba be", "sky", "--json", *where).stdout)
+    assert (taken["rank"], taken["documents"]) == (2, 2)
+    one_line(run("explain", "ba be", "sea", *where), 1, "sea", "does not match")
+    nothing = run("search", "ba be", "--where", "year = 1", "--model", str(model))
+    assert nothing.stdout == "proven: there are no documents that match\n"
+
+
+@pytest.mark.parametrize("command", [["search", "ba"], ["explain", "ba", "sea"], ["delete"]])
+def test_a_wrong_filter_is_exit_2_and_says_where(indexed: Path, command: list[str]) -> None:
+    # It is said before a model is loaded.
+    one_line(run(*command, "--where", "year ~ 2020"), 2, "character 6", "expected =")
+
+
+def test_delete_takes_a_filter_in_place_of_ids(indexed: Path) -> None:
+    one_line(run("delete", "sea", "--where", "year exists"), 2, "--where without ids")
+    assert "deleted 1 documents" in run("delete", "--where", "year exists").stderr
+    assert "deleted 0 documents" in run("delete", "--where", "year exists").stderr
+
+
 def test_explain_adds_up_to_the_score_that_search_gave(indexed: Path, model: Path) -> None:
     hit = json.loads(run("search", "ba be", "--json", "--model", str(model)).stdout)["hits"][0]
     taken = json.loads(run("explain", "ba be", hit["id"], "--json", "--model", str(model)).stdout)

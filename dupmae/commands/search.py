@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,39 @@ from dupmae.commands.options import (
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
-    from dupmae.engine import Explanation, SearchEngine
-    from dupmae.types import Document, SearchResult
+    from dupmae.engine import Explanation, Filter, SearchEngine
+    from dupmae.types import Document, Hit, SearchResult
+
+where_option = click.option(
+    "--where",
+    metavar="FILTER",
+    help="Only documents whose metadata match, such as 'year >= 2019 and journal = \"Nature\"'.",
+)
 
 SNIPPET = 200
 """Characters of a document's text that are shown."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What `search` shows: hits with their documents, of `total` documents that match."""
+
+    result: SearchResult
+    documents: list[Document]
+    total: int
+    where: Filter | None
+
+    def rows(self) -> Iterator[tuple[int, Hit, Document]]:
+        """Yield rank, hit and document."""
+        pairs = zip(self.result.hits, self.documents, strict=True)
+        for rank, (hit, document) in enumerate(pairs, start=1):
+            yield rank, hit, document
+
+
 @click.command()
 @click.argument("query")
 @click.option("-k", default=10, show_default=True, help="How many documents to return.")
+@where_option
 @index_option
 @model_option
 @weight_options
@@ -40,6 +64,7 @@ SNIPPET = 200
 def search(
     query: str,
     k: int,
+    where: str | None,
     index_folder: Path,
     model: str | None,
     threads: int | None,
@@ -47,17 +72,19 @@ def search(
     **weights: float | None,
 ) -> None:
     """Find the k documents that score highest for QUERY, exactly and proven."""
+    chosen = _filter(where)
     with _open(query, index_folder, model, threads, weights) as engine:
-        result = engine.search(query, k)
+        result = engine.search(query, k, where=chosen)
         ids = [hit.doc_id for hit in result.hits]
         documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
-        show = _answer_json if as_json else _answer_text
-        click.echo(show(result, documents, len(engine)))
+        answer = _Answer(result, documents, engine.count(chosen), chosen)
+        click.echo((_answer_json if as_json else _answer_text)(answer))
 
 
 @click.command()
 @click.argument("query")
 @click.argument("doc_id")
+@where_option
 @index_option
 @model_option
 @weight_options
@@ -66,6 +93,7 @@ def search(
 def explain(
     query: str,
     doc_id: str,
+    where: str | None,
     index_folder: Path,
     model: str | None,
     threads: int | None,
@@ -75,10 +103,18 @@ def explain(
     """Take the score of document DOC_ID for QUERY apart: its dense part and each of its terms."""
     from dupmae.engine import explain as take_apart
 
+    chosen = _filter(where)
     with _open(query, index_folder, model, threads, weights) as engine:
-        explanation = take_apart(engine, query, doc_id)
+        explanation = take_apart(engine, query, doc_id, where=chosen)
         show = _explanation_json if as_json else _explanation_text
-        click.echo(show(explanation, len(engine)))
+        click.echo(show(explanation, engine.count(chosen)))
+
+
+def _filter(where: str | None) -> Filter | None:
+    """Read a filter, so that a wrong one is said before anything is loaded."""
+    from dupmae.engine import parse_filter
+
+    return None if where is None else parse_filter(where)
 
 
 def _open(
@@ -96,7 +132,7 @@ def _open(
     return open_engine(folder, load_encoder(model, threads), **weights)
 
 
-def _answer_json(result: SearchResult, documents: list[Document], _total: int) -> str:
+def _answer_json(answer: _Answer) -> str:
     hits = [
         {
             "rank": rank,
@@ -108,21 +144,23 @@ def _answer_json(result: SearchResult, documents: list[Document], _total: int) -
             "text": document.text,
             "metadata": dict(document.metadata),
         }
-        for rank, (hit, document) in enumerate(zip(result.hits, documents, strict=True), start=1)
+        for rank, hit, document in answer.rows()
     ]
-    answer: dict[str, Any] = {
+    result = answer.result
+    shown: dict[str, Any] = {
         "query": result.query,
         "proven": result.proven,
         "bound": result.bound if math.isfinite(result.bound) else None,
         "depth": result.depth,
+        "documents": answer.total,
         "hits": hits,
     }
-    return json.dumps(answer, ensure_ascii=False)
+    return json.dumps(shown, ensure_ascii=False)
 
 
-def _answer_text(result: SearchResult, documents: list[Document], total: int) -> str:
+def _answer_text(answer: _Answer) -> str:
     lines = []
-    for rank, (hit, document) in enumerate(zip(result.hits, documents, strict=True), start=1):
+    for rank, hit, document in answer.rows():
         lines.append(
             f"{rank:>3}. {hit.score:.4f}  (dense {hit.dense:.4f}, sparse {hit.sparse:.4f})  "
             f"{hit.doc_id}"
@@ -130,13 +168,19 @@ def _answer_text(result: SearchResult, documents: list[Document], total: int) ->
         text = " ".join(document.text.split())
         snippet = text if len(text) <= SNIPPET else f"{text[:SNIPPET].rsplit(' ', 1)[0]} …"
         lines += [f"     {line}" for line in (document.title, snippet) if line]
-    if result.proven:
-        rest = total - len(result.hits)
-        what = f"none of the other {rest:,} documents scores more" if rest else "all documents"
-        lines.append(f"proven: {what} (list depth {result.depth})")
-    else:
-        lines.append(f"not proven: another document may score up to {result.bound:.4f}")
-    return "\n".join(lines)
+    return "\n".join([*lines, _proof_text(answer)])
+
+
+def _proof_text(answer: _Answer) -> str:
+    result = answer.result
+    if not result.proven:
+        return f"not proven: another document may score up to {result.bound:.4f}"
+    if not answer.total:
+        return "proven: there are no documents" + " that match" * (answer.where is not None)
+    documents = "documents" if answer.where is None else "documents that match"
+    rest = answer.total - len(result.hits)
+    what = f"none of the other {rest:,} {documents} scores more" if rest else f"all {documents}"
+    return f"proven: {what} (list depth {result.depth})"
 
 
 def _explanation_json(explanation: Explanation, total: int) -> str:
