@@ -118,6 +118,7 @@ class SearchEngine:
         query: str,
         k: int = 10,
         *,
+        offset: int = 0,
         where: Filter | str | None = None,
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
@@ -127,6 +128,7 @@ class SearchEngine:
         (result,) = self.search_batch(
             [query],
             k,
+            offset=offset,
             where=where,
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
@@ -139,6 +141,7 @@ class SearchEngine:
         queries: Sequence[str],
         k: int = 10,
         *,
+        offset: int = 0,
         where: Filter | str | None = None,
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
@@ -147,29 +150,33 @@ class SearchEngine:
         """Return the k best documents for each query, exactly and proven.
 
         Every document has a score, also one that shares no term with the query, so exactly
-        min(k, N) of N documents that match are returned. A document's score does not depend on
-        the filter, but for feedback, which learns from documents that match.
+        min(k, N - offset) of N documents that match are returned. A document's score does not
+        depend on the filter, but for feedback, which learns from documents that match.
 
         Args:
             queries: any texts; an empty one is whatever the encoder makes of it.
             k: hits a query, ≥ 1.
+            offset: best documents to leave out, ≥ 0: pages of k join to one ranking.
             where: which documents count, as a filter or an expression; all if not given.
             dense_weight: w_d ≥ 0; the engine's if not given.
             sparse_weight: w_s ≥ 0; the engine's if not given.
             feedback: β ≥ 0; the engine's if not given.
 
         Raises:
-            UsageError: if k or a weight is out of its range, or the expression is wrong.
+            UsageError: if a number is out of its range, or the expression is wrong.
         """
         weights = self.choose_weights(dense_weight, sparse_weight, feedback)
         if k < 1:
             raise UsageError(f"k must be at least 1, found {k}")
+        if offset < 0:
+            raise UsageError(f"the offset must be at least 0, found {offset}")
         view = self.select(where)
         results = []
         for start in range(0, len(queries), QUERY_BLOCK):
             block = queries[start : start + QUERY_BLOCK]
-            fused = fuse_batch(self.encode(block, weights, view), view.stores, k, weights)
-            results += [_result(view, *pair) for pair in zip(block, fused, strict=True)]
+            encoded = self.encode(block, weights, view)
+            fused = fuse_batch(encoded, view.stores, offset + k, weights)
+            results += [_result(view, *pair, offset) for pair in zip(block, fused, strict=True)]
         return results
 
     def count(self, where: Filter | str | None = None) -> int:
@@ -241,12 +248,12 @@ def _opened(folder: Path, encoder: TextEncoder, segments: Mapping[str, Segment])
     return read_state(folder, opens)
 
 
-def _result(view: View, query: str, fused: Fused) -> SearchResult:
+def _result(view: View, query: str, fused: Fused, offset: int) -> SearchResult:
     hits = zip(
-        view.documents.ids(fused.ranking.ordinals),
-        fused.ranking.scores.tolist(),
-        fused.dense.tolist(),
-        fused.sparse.tolist(),
+        view.documents.ids(fused.ranking.ordinals[offset:]),
+        fused.ranking.scores[offset:].tolist(),
+        fused.dense[offset:].tolist(),
+        fused.sparse[offset:].tolist(),
         strict=True,
     )
     return SearchResult(

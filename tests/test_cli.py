@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,25 @@ def test_where_restricts_search_and_explain_to_what_matches(indexed: Path, model
     assert (taken["rank"], taken["documents"]) == (2, 2)
     one_line(run("explain", "ba be", "sea", *where), 1, "sea", "does not match")
     nothing = run("search", "ba be", "--where", "year = 1", "--model", str(model))
-    assert nothing.stdout == "proven: there are no documents that match\n"
+    assert nothing.stdout == "proven: there are no more than 0 documents that match\n"
+
+
+def test_pages_join_to_the_whole_ranking(indexed: Path, model: Path) -> None:
+    def search(*options: str) -> Result:
+        return run("search", "ba be", "--model", str(model), *options)
+
+    pages = [
+        json.loads(search("-k", "2", "--offset", offset, "--json").stdout)["hits"]
+        for offset in ("0", "2", "4")
+    ]
+    assert [len(page) for page in pages] == [2, 1, 0]
+    assert list(chain.from_iterable(pages)) == json.loads(search("--json").stdout)["hits"]
+    text = search("-k", "1", "--offset", "1").stdout
+    assert text.startswith("  2. ")
+    assert "none of the other 1 documents scores more" in text
+    assert "all documents" in search("-k", "1", "--offset", "2").stdout
+    assert search("--offset", "3").stdout == "proven: there are no more than 3 documents\n"
+    one_line(search("--offset", "-1"), 2, "-1")
 
 
 @pytest.mark.parametrize("command", [["search", "ba"], ["explain", "ba", "sea"], ["delete"]])

@@ -43,18 +43,20 @@ class _Answer:
     result: SearchResult
     documents: list[Document]
     total: int
+    offset: int
     where: Filter | None
 
     def rows(self) -> Iterator[tuple[int, Hit, Document]]:
         """Yield rank, hit and document."""
         pairs = zip(self.result.hits, self.documents, strict=True)
-        for rank, (hit, document) in enumerate(pairs, start=1):
+        for rank, (hit, document) in enumerate(pairs, start=self.offset + 1):
             yield rank, hit, document
 
 
 @click.command()
 @click.argument("query")
 @click.option("-k", default=10, show_default=True, help="How many documents to return.")
+@click.option("--offset", default=0, help="How many of the best to leave out, for the next page.")
 @where_option
 @index_option
 @model_option
@@ -64,6 +66,7 @@ class _Answer:
 def search(
     query: str,
     k: int,
+    offset: int,
     where: str | None,
     index_folder: Path,
     model: str | None,
@@ -74,10 +77,10 @@ def search(
     """Find the k documents that score highest for QUERY, exactly and proven."""
     chosen = _filter(where)
     with _open(query, index_folder, model, threads, weights) as engine:
-        result = engine.search(query, k, where=chosen)
+        result = engine.search(query, k, offset=offset, where=chosen)
         ids = [hit.doc_id for hit in result.hits]
         documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
-        answer = _Answer(result, documents, engine.count(chosen), chosen)
+        answer = _Answer(result, documents, engine.count(chosen), offset, chosen)
         click.echo((_answer_json if as_json else _answer_text)(answer))
 
 
@@ -175,10 +178,10 @@ def _proof_text(answer: _Answer) -> str:
     result = answer.result
     if not result.proven:
         return f"not proven: another document may score up to {result.bound:.4f}"
-    if not answer.total:
-        return "proven: there are no documents" + " that match" * (answer.where is not None)
     documents = "documents" if answer.where is None else "documents that match"
-    rest = answer.total - len(result.hits)
+    if not result.hits:
+        return f"proven: there are no more than {answer.total:,} {documents}"
+    rest = answer.total - len(result.hits) - answer.offset
     what = f"none of the other {rest:,} {documents} scores more" if rest else f"all {documents}"
     return f"proven: {what} (list depth {result.depth})"
 
