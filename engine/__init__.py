@@ -4,7 +4,8 @@ from dupmae.engine.build import build_index
 from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus, read_id_file
 from dupmae.engine.explain import Explanation, TermMatch, explain
 from dupmae.engine.export import export_index
-from dupmae.engine.filter_grammar import parse_filter
+from dupmae.engine.facets import FacetValue
+from dupmae.engine.filter_grammar import parse_filter, parse_keys
 from dupmae.engine.filters import And, Compare, Exists, Filter, In, Key, Not, Or
 from dupmae.engine.fusion import Weights
 from dupmae.engine.manifest import Manifest, read_manifest
@@ -22,6 +23,7 @@ __all__ = [
     "Compare",
     "Exists",
     "Explanation",
+    "FacetValue",
     "Filter",
     "In",
     "Key",
@@ -42,6 +44,7 @@ __all__ = [
     "export_index",
     "from_pyserini",
     "parse_filter",
+    "parse_keys",
     "read_corpus",
     "read_id_file",
     "read_manifest",

@@ -190,7 +190,7 @@ def _refuse(text: str, start: str, position: int, expected: str) -> NoReturn:
     first, end = max(0, position - _AROUND), position + _AROUND
     shown = "…" * (first > 0) + text[first:end] + "…" * (end < len(text))
     raise UsageError(
-        f"the {start} {shown!r} is wrong at character {position + 1}: expected {expected}, "
+        f"{start} {shown!r} goes wrong at character {position + 1}: expected {expected}, "
         f"found {found}"
     )
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from dupmae.engine.facets import FacetValue, count_values
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
-from dupmae.engine.filter_grammar import to_filter
-from dupmae.engine.filters import Filter
+from dupmae.engine.filter_grammar import parse_keys, to_filter
+from dupmae.engine.filters import Filter, Key
 from dupmae.engine.fusion import Fused, Weights, fuse_batch
 from dupmae.engine.manifest import Manifest, read_state
 from dupmae.engine.opened import Segment, open_segments
@@ -186,6 +187,24 @@ class SearchEngine:
             UsageError: if the expression is wrong.
         """
         return len(self.select(where))
+
+    def facets(
+        self, keys: Sequence[Key] | str, where: Filter | str | None = None
+    ) -> dict[str, tuple[FacetValue, ...]]:
+        """Count the values at keys over all documents that match a filter.
+
+        Args:
+            keys: as values, or written with commas between them.
+            where: which documents count; all if not given.
+
+        Returns:
+            Of each key, as it is written in a filter, its values, most frequent first.
+
+        Raises:
+            UsageError: if keys or filter are written wrongly.
+        """
+        chosen = parse_keys(keys) if isinstance(keys, str) else keys
+        return count_values(self.select(where).documents.labels(), chosen)
 
     def select(self, where: Filter | str | None) -> View:
         """Return the view of the documents that match a filter; of all if none is given."""

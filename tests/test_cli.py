@@ -104,6 +104,19 @@ def test_k_above_the_number_of_documents_returns_all(indexed: Path, model: Path)
     assert answer["bound"] is None
 
 
+def test_explain_says_why_a_document_is_not_among_the_first(indexed: Path, model: Path) -> None:
+    options = ["--model", str(model), "--feedback", "0"]
+    hits = json.loads(run("search", "ba be", "--json", *options).stdout)["hits"]
+    first, last = hits[0], hits[-1]
+    taken = json.loads(run("explain", "ba be", last["id"], "-k", "1", "--json", *options).stdout)
+    assert (taken["rank"], taken["k"], taken["kth_score"]) == (3, 1, first["score"])
+    assert taken["gap"] == first["score"] - last["score"]
+    assert "ba" in {term["term"] for term in taken["missing"]}
+    text = run("explain", "ba be", last["id"], "-k", "1", *options).stdout
+    assert f"not among the first 1: {taken['gap']:.4f} below rank 1" in text
+    assert "not among" not in run("explain", "ba be", last["id"], "-k", "3", *options).stdout
+
+
 def test_where_restricts_search_and_explain_to_what_matches(indexed: Path, model: Path) -> None:
     where = ["--where", "year = 2020 or id = 'sun'", "--feedback", "0", "--model", str(model)]
     answer = json.loads(run("search", "ba be", "--json", *where).stdout)
@@ -118,6 +131,30 @@ def test_where_restricts_search_and_explain_to_what_matches(indexed: Path, model
     one_line(run("explain", "ba be", "sea", *where), 1, "sea", "does not match")
     nothing = run("search", "ba be", "--where", "year = 1", "--model", str(model))
     assert nothing.stdout == "proven: there are no more than 0 documents that match\n"
+
+
+def test_facets_count_the_values_of_what_matches(here: Path, model: Path) -> None:
+    lines = [
+        {"_id": f"d{n}", "text": "ba be", "n": n, "of": ["x", str(n % 2)], "odd key": None}
+        for n in range(13)
+    ]
+    Path("c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run("index", "c.jsonl", "--model", str(model)).exit_code == 0
+    search = ["search", "ba", "-k", "1", "--model", str(model), "--facets", 'of,n,"odd key",no']
+    assert run(*search).stdout.splitlines()[-4:] == [
+        'of: "x" (13), "0" (7), "1" (6)',
+        f"n: {', '.join(f'{n} (1)' for n in range(10))}, 3 more",
+        '"odd key": null (13)',
+        "no: no values",
+    ]
+    answer = json.loads(run(*search, "--where", "n > 11", "--json").stdout)
+    assert answer["facets"] == {
+        "of": [{"value": "0", "documents": 1}, {"value": "x", "documents": 1}],
+        "n": [{"value": 12, "documents": 1}],
+        '"odd key"': [{"value": None, "documents": 1}],
+        "no": [],
+    }
+    one_line(run(*search[:-1], "of,"), 2, "character 4", "a key")
 
 
 def test_pages_join_to_the_whole_ranking(indexed: Path, model: Path) -> None:

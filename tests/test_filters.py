@@ -171,7 +171,7 @@ def test_a_wrong_expression_is_one_line_with_the_place_and_what_was_expected(
     with pytest.raises(UsageError) as caught:
         parse_filter(text)
     message = str(caught.value)
-    assert f"wrong at character {character}:" in message
+    assert f"goes wrong at character {character}:" in message
     assert words in message
     assert "\n" not in message
     assert len(message) < 300
