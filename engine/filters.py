@@ -17,6 +17,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,11 @@ class Key:
     is_own: bool = False
 
     def __post_init__(self) -> None:
-        if not self.path or (self.is_own and (len(self.path) > 1 or self.path[0] not in OWN_KEYS)):
-            raise UsageError(f"expected a path of keys, or {' or '.join(OWN_KEYS)}: {self.path}")
+        is_path = isinstance(self.path, tuple) and self.path  # a string would be one of letters
+        if not is_path or not all(isinstance(step, str) for step in self.path):
+            raise UsageError(f'expected a tuple of keys such as ("year",), found {self.path!r}')
+        if self.is_own and (len(self.path) > 1 or self.path[0] not in OWN_KEYS):
+            raise UsageError(f"a key of its own is {' or '.join(OWN_KEYS)}, found {self.path!r}")
 
     def __str__(self) -> str:
         if self.is_own:
@@ -94,7 +98,7 @@ class Compare:
     key: Key
     operator: str
     value: Value
-    type: type = field(init=False, repr=False)  # else true would equal 1, as Python has it
+    kind: type = field(init=False, repr=False)  # else true would equal 1, as Python has it
 
     def __post_init__(self) -> None:
         if self.operator not in _OPERATORS:
@@ -105,7 +109,7 @@ class Compare:
             self.operator == "!=" and self.value is None
         ):
             raise UsageError(f"{self.operator} cannot compare with {json.dumps(self.value)}")
-        object.__setattr__(self, "type", type_of(self.value))
+        object.__setattr__(self, "kind", type_of(self.value))
 
     def __str__(self) -> str:
         return f"{self.key} {self.operator} {_value_text(self.value)}"
@@ -114,7 +118,7 @@ class Compare:
         """Say whether a document is one of those meant."""
         holds = _OPERATORS[self.operator]
         return any(
-            type_of(value) is self.type and holds(value, self.value)
+            type_of(value) is self.kind and holds(value, self.value)
             for value in self.key.values(document)
         )
 
@@ -125,25 +129,25 @@ class In:
 
     key: Key
     values: tuple[Value, ...]
-    types: tuple[type, ...] = field(init=False, repr=False)
+    kinds: tuple[type, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.values:
             raise UsageError(f"{self.key} in (…) needs at least one value")
         for value in self.values:
             _check_value(value)
-        object.__setattr__(self, "types", tuple(map(type_of, self.values)))
+        object.__setattr__(self, "kinds", tuple(map(type_of, self.values)))
 
     def __str__(self) -> str:
         return f"{self.key} in ({', '.join(map(_value_text, self.values))})"
 
     def matches(self, document: Document | Labels) -> bool:
         """Say whether a document is one of those meant."""
-        wanted = list(zip(self.types, self.values, strict=True))
+        wanted = list(zip(self.kinds, self.values, strict=True))
         return any(
-            type_of(value) is type_ and value == other
+            type_of(value) is kind and value == other
             for value in self.key.values(document)
-            for type_, other in wanted
+            for kind, other in wanted
         )
 
 
@@ -236,7 +240,7 @@ def _elements(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _check_value(value: Value) -> None:
-    if not isinstance(value, str | int | float | None):
+    if type(value) not in (str, int, float, bool, NoneType):  # NumPy's subclasses are none
         raise UsageError(f"expected a string, a number, true, false or null, found {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"expected a finite number, found {value}")
