@@ -178,9 +178,9 @@ class Hit:
 class SearchResult:
     """The answer to one query.
 
-    `proven`: no document outside `hits` can score more than the last hit. `bound`: the most
-    that a document which was not scored exactly can score (−inf if all were scored). `depth`:
-    the list length that both stores were read to.
+    `proven`: no document outside `hits` (and the pages before, if there are) can score more than
+    the last hit. `bound`: the most that a document which was not scored exactly can score (−inf if
+    all were scored). `depth`: the list length that both stores were read to.
     """
 
     query: str

@@ -4,6 +4,9 @@ from dupmae.engine.build import build_index
 from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus, read_id_file
 from dupmae.engine.explain import Explanation, TermMatch, explain
 from dupmae.engine.export import export_index
+from dupmae.engine.facets import FacetValue
+from dupmae.engine.filter_grammar import parse_filter, parse_keys
+from dupmae.engine.filters import And, Compare, Exists, Filter, In, Key, Not, Or
 from dupmae.engine.fusion import Weights
 from dupmae.engine.manifest import Manifest, read_manifest
 from dupmae.engine.merge import compact
@@ -11,13 +14,22 @@ from dupmae.engine.pyserini_export import to_pyserini
 from dupmae.engine.pyserini_import import from_pyserini
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.snapshot import restore_index, snapshot_index
-from dupmae.engine.update import delete_documents
+from dupmae.engine.update import delete_documents, delete_matching
 from dupmae.engine.vectors import VectorFiles
 from dupmae.engine.verify import verify_index
 
 __all__ = [
+    "And",
+    "Compare",
+    "Exists",
     "Explanation",
+    "FacetValue",
+    "Filter",
+    "In",
+    "Key",
     "Manifest",
+    "Not",
+    "Or",
     "SearchEngine",
     "TermMatch",
     "VectorFiles",
@@ -27,9 +39,12 @@ __all__ = [
     "corpus_hash",
     "count_documents",
     "delete_documents",
+    "delete_matching",
     "explain",
     "export_index",
     "from_pyserini",
+    "parse_filter",
+    "parse_keys",
     "read_corpus",
     "read_id_file",
     "read_manifest",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dupmae.engine.filters import Filter, matching
 from dupmae.engine.manifest import (
     DELETES_NAME,
     DOCUMENTS_NAME,
@@ -73,10 +74,8 @@ def live_without(
     with ExitStack() as stack:
         texts, before, live = {}, {}, {}
         for record in manifest.segments:
-            place = folder / SEGMENTS_NAME / record.name / DOCUMENTS_NAME
-            texts[record.name] = stack.enter_context(closing(DocumentStore.open(place)))
-            mask = read_live(folder, record)
-            before[record.name] = np.ones(record.documents, np.bool_) if mask is None else mask
+            texts[record.name] = stack.enter_context(closing(_documents(folder, record)))
+            before[record.name] = _live(folder, record)
             live[record.name] = before[record.name].copy()
         while block := list(islice(ids, _IDS)):
             unknown = dict.fromkeys(block)
@@ -90,11 +89,18 @@ def live_without(
                     f"no document of index {folder} has the id {min(unknown)!r}; nothing is "
                     "deleted (--missing-ok passes over such ids)"
                 )
-    return {
-        record.name: live[record.name]
-        for record in manifest.segments
-        if np.count_nonzero(live[record.name]) < record.live
-    }
+    return _fewer(manifest, live)
+
+
+def live_unless(folder: Path, manifest: Manifest, where: Filter) -> dict[str, Bool]:
+    """Return which documents are live when those that match are deleted, as `live_without`."""
+    live = {}
+    for record in manifest.segments:
+        live[record.name] = _live(folder, record)
+        with closing(_documents(folder, record)) as documents:
+            matches = matching(where, documents, np.flatnonzero(live[record.name]))
+        live[record.name][matches] = False
+    return _fewer(manifest, live)
 
 
 def delete(
@@ -117,6 +123,24 @@ def delete(
         elif kept.any():
             records.append(_with_deletes(folder, record, generation, kept))
     return tuple(records)
+
+
+def _documents(folder: Path, record: SegmentRecord) -> DocumentStore:
+    return DocumentStore.open(folder / SEGMENTS_NAME / record.name / DOCUMENTS_NAME)
+
+
+def _live(folder: Path, record: SegmentRecord) -> Bool:
+    live = read_live(folder, record)
+    return np.ones(record.documents, dtype=np.bool_) if live is None else live
+
+
+def _fewer(manifest: Manifest, live: Mapping[str, Bool]) -> dict[str, Bool]:
+    """Keep what is said of segments that lose documents."""
+    return {
+        record.name: live[record.name]
+        for record in manifest.segments
+        if np.count_nonzero(live[record.name]) < record.live
+    }
 
 
 def _with_deletes(

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dupmae.engine.filter_grammar import to_filter
+from dupmae.engine.filters import Filter
 from dupmae.engine.fusion import Weights
 from dupmae.engine.search import SearchEngine
+from dupmae.engine.view import View
+from dupmae.errors import DataError, UsageError
 from dupmae.types import Float32, Float64, Int32
 
 _ADDS_UP_TO = 1e-12
@@ -34,18 +38,26 @@ class Explanation:
     """How a query scores one document: w_d·`dense` + w_s·`sparse`.
 
     `sparse` is the sum of the products of `terms`, which fall; `missing` holds the query's terms
-    that the document lacks, by falling query weight; `rank` counts from 1 over all documents.
+    that the document lacks, by falling query weight; `rank` counts from 1 over all documents that
+    match; `kth_score` is the score at rank `k`, or at the last rank if there are fewer.
     """
 
     query: str
     doc_id: str
     rank: int
+    k: int
+    kth_score: float
     weights: Weights
     score: float
     dense: float
     sparse: float
     terms: tuple[TermMatch, ...]
     missing: tuple[TermMatch, ...]
+
+    @property
+    def gap(self) -> float:
+        """By how much the score is below that at rank `k`; 0 for a document among the first k."""
+        return max(0.0, self.kth_score - self.score)
 
     def __post_init__(self) -> None:
         products = math.fsum(term.product for term in self.terms)
@@ -60,19 +72,28 @@ def explain(
     query: str,
     doc_id: str,
     *,
+    k: int = 10,
+    where: Filter | str | None = None,
     dense_weight: float | None = None,
     sparse_weight: float | None = None,
     feedback: float | None = None,
 ) -> Explanation:
     """Take the score of one document apart and find its exact rank; reads all documents' vectors.
 
+    With a filter the rank is that among the documents that match, and feedback learns from these.
+    For a document beyond the k best, `gap` and `missing` say what it lacks.
+
     Raises:
-        DataError: if no document has that id.
-        UsageError: if a weight is out of its range.
+        DataError: if no document has that id, or it does not match.
+        UsageError: if k or a weight is out of its range, or the expression is wrong.
     """
+    if k < 1:
+        raise UsageError(f"k must be at least 1, found {k}")
     weights = engine.choose_weights(dense_weight, sparse_weight, feedback)
     view = engine.view  # one state throughout, whoever reloads meanwhile
     ordinal = view.documents.ordinal(doc_id)
+    if where is not None:
+        view, ordinal = _within(view, doc_id, to_filter(where))
     encoded = engine.encode([query], weights, view)
     terms, term_weights = encoded.sparse.row(0)
     dense, sparse = view.score(encoded.dense[0], terms, term_weights, np.arange(len(view)))
@@ -90,6 +111,8 @@ def explain(
         query=query,
         doc_id=doc_id,
         rank=int(1 + ahead + tied_ahead),
+        k=k,
+        kth_score=float(np.sort(scores)[max(0, len(scores) - k)]),
         weights=weights,
         score=float(scores[ordinal]),
         dense=float(dense[ordinal]),
@@ -97,6 +120,15 @@ def explain(
         terms=tuple(sorted(matches, key=lambda match: -match.product)),
         missing=tuple(sorted(missing, key=lambda match: -match.query_weight)),
     )
+
+
+def _within(view: View, doc_id: str, where: Filter) -> tuple[View, int]:
+    """Return the view of what matches, and the ordinal there of a document of the index."""
+    matching = view.restricted(where)
+    ordinal = matching.documents.find(doc_id)
+    if ordinal is None:
+        raise DataError(f"document {doc_id!r} does not match the filter {where}")
+    return matching, ordinal
 
 
 def _matches(

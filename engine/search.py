@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from dupmae.engine.facets import FacetValue, count_values
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
+from dupmae.engine.filter_grammar import parse_keys, to_filter
+from dupmae.engine.filters import Filter, Key
 from dupmae.engine.fusion import Fused, Weights, fuse_batch
 from dupmae.engine.manifest import Manifest, read_state
 from dupmae.engine.opened import Segment, open_segments
@@ -30,7 +33,7 @@ class _State:
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, opened: Mapping[str, Segment]) -> _State:
         segments = open_segments(folder, manifest, opened)
-        view = View(list(segments.values()), manifest.dense_dim, manifest.vocabulary_size)
+        view = View.of_live(list(segments.values()), manifest.dense_dim, manifest.vocabulary_size)
         return cls(manifest, segments, view)
 
 
@@ -116,6 +119,8 @@ class SearchEngine:
         query: str,
         k: int = 10,
         *,
+        offset: int = 0,
+        where: Filter | str | None = None,
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
         feedback: float | None = None,
@@ -124,6 +129,8 @@ class SearchEngine:
         (result,) = self.search_batch(
             [query],
             k,
+            offset=offset,
+            where=where,
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
             feedback=feedback,
@@ -135,6 +142,8 @@ class SearchEngine:
         queries: Sequence[str],
         k: int = 10,
         *,
+        offset: int = 0,
+        where: Filter | str | None = None,
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
         feedback: float | None = None,
@@ -142,27 +151,65 @@ class SearchEngine:
         """Return the k best documents for each query, exactly and proven.
 
         Every document has a score, also one that shares no term with the query, so exactly
-        min(k, N) are returned.
+        min(k, N - offset) of N documents that match are returned. A document's score does not
+        depend on the filter, but for feedback, which learns from documents that match.
 
         Args:
             queries: any texts; an empty one is whatever the encoder makes of it.
             k: hits a query, ≥ 1.
+            offset: best documents to leave out, ≥ 0: pages of k join to one ranking.
+            where: which documents count, as a filter or an expression; all if not given.
             dense_weight: w_d ≥ 0; the engine's if not given.
             sparse_weight: w_s ≥ 0; the engine's if not given.
             feedback: β ≥ 0; the engine's if not given.
 
         Raises:
-            UsageError: if k or a weight is out of its range.
+            UsageError: if a number is out of its range, or the expression is wrong.
         """
-        weights, view = self.choose_weights(dense_weight, sparse_weight, feedback), self.view
+        weights = self.choose_weights(dense_weight, sparse_weight, feedback)
         if k < 1:
             raise UsageError(f"k must be at least 1, found {k}")
+        if offset < 0:
+            raise UsageError(f"the offset must be at least 0, found {offset}")
+        view = self.select(where)
         results = []
         for start in range(0, len(queries), QUERY_BLOCK):
             block = queries[start : start + QUERY_BLOCK]
-            fused = fuse_batch(self.encode(block, weights, view), view.stores, k, weights)
-            results += [_result(view, *pair) for pair in zip(block, fused, strict=True)]
+            encoded = self.encode(block, weights, view)
+            fused = fuse_batch(encoded, view.stores, offset + k, weights)
+            results += [_result(view, *pair, offset) for pair in zip(block, fused, strict=True)]
         return results
+
+    def count(self, where: Filter | str | None = None) -> int:
+        """Return how many documents match a filter; all if none is given.
+
+        Raises:
+            UsageError: if the expression is wrong.
+        """
+        return len(self.select(where))
+
+    def facets(
+        self, keys: Sequence[Key] | str, where: Filter | str | None = None
+    ) -> dict[str, tuple[FacetValue, ...]]:
+        """Count the values at keys over all documents that match a filter.
+
+        Args:
+            keys: as values, or written with commas between them.
+            where: which documents count; all if not given.
+
+        Returns:
+            Of each key, as it is written in a filter, its values, most frequent first.
+
+        Raises:
+            UsageError: if keys or filter are written wrongly.
+        """
+        chosen = parse_keys(keys) if isinstance(keys, str) else keys
+        return count_values(self.select(where).documents.labels(), chosen)
+
+    def select(self, where: Filter | str | None) -> View:
+        """Return the view of the documents that match a filter; of all if none is given."""
+        view = self.view
+        return view if where is None else view.restricted(to_filter(where))
 
     def encode(self, queries: Sequence[str], weights: Weights, view: View | None = None) -> Encoded:
         """Encode queries for this index.
@@ -220,12 +267,12 @@ def _opened(folder: Path, encoder: TextEncoder, segments: Mapping[str, Segment])
     return read_state(folder, opens)
 
 
-def _result(view: View, query: str, fused: Fused) -> SearchResult:
+def _result(view: View, query: str, fused: Fused, offset: int) -> SearchResult:
     hits = zip(
-        view.documents.ids(fused.ranking.ordinals),
-        fused.ranking.scores.tolist(),
-        fused.dense.tolist(),
-        fused.sparse.tolist(),
+        view.documents.ids(fused.ranking.ordinals[offset:]),
+        fused.ranking.scores[offset:].tolist(),
+        fused.dense[offset:].tolist(),
+        fused.sparse[offset:].tolist(),
         strict=True,
     )
     return SearchResult(

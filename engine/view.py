@@ -5,6 +5,10 @@ ordinals of an index that was built of just these documents. Fusion, feedback an
 views only, and so neither segments nor deletes. The stores below still hold what is deleted and are
 asked with a mask (`allowed` in `dupmae.indexes.base`).
 
+A view may be restricted to the documents that match a filter. It is then one of an index that holds
+no others, but for `corpus`, which stays that of all live documents: so a query means the same, and
+a document scores the same, whatever the filter.
+
 Why lists stay true when they are joined: of each segment the best n are asked for, and of all of
 these the best n kept. What is left out scores, as each store promises, at most the last of its own
 list, and so at most the last of the joined one: where a segment leaves documents out its list has n
@@ -15,18 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
 
+from dupmae.engine.filters import Filter, matching
 from dupmae.engine.fusion import Stores
 from dupmae.engine.opened import Segment
 from dupmae.errors import DataError
-from dupmae.indexes.documents import DocumentStore
+from dupmae.indexes.documents import DocumentStore, Labels
 from dupmae.indexes.topk import top_k
 from dupmae.types import (
+    Bool,
     CorpusStatistics,
     Document,
     Float32,
@@ -40,19 +46,29 @@ from dupmae.types import (
 Item = TypeVar("Item")
 
 
+_RESTRICTED = 4
+"""Views by filter that a view keeps: the mask and the rows of each take 9 bytes a document."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """A segment's place in a view, where its live documents have the ordinals from `start` on.
+    """A segment's place in a view, where its documents have the ordinals from `start` on.
 
-    `rows` (n,) are their ordinals in the segment, rising; None if these are 0, 1, …
+    `rows` (n,) are their ordinals in the segment, rising, and `mask` (N,) says the same; both None
+    if all documents of the segment are in the view.
     """
 
     segment: Segment
     start: int
     rows: Int64 | None
+    mask: Bool | None
 
     def __len__(self) -> int:
-        return self.segment.record.live
+        return len(self.segment) if self.rows is None else len(self.rows)
+
+    def all_rows(self) -> Int64:
+        """Return the ordinals in the segment of all documents of the view that it holds."""
+        return np.arange(len(self)) if self.rows is None else self.rows
 
     def local(self, ordinals: Int64) -> Int64:
         """Return ordinals in the segment of ordinals in the view."""
@@ -60,7 +76,7 @@ class _Part:
         return places if self.rows is None else self.rows[places]
 
     def ordinals(self, local: Int64) -> Int64:
-        """Return ordinals in the view of ordinals in the segment that are live."""
+        """Return ordinals in the view of ordinals in the segment that the view has."""
         places = local if self.rows is None else np.searchsorted(self.rows, local)
         return places + self.start
 
@@ -70,18 +86,35 @@ class _Part:
 
 
 class View:
-    """The vectors of all live documents: what the forward store is to a single segment."""
+    """The vectors of documents: what the forward store is to a single segment."""
 
-    def __init__(self, segments: Sequence[Segment], dim: int, vocabulary_size: int) -> None:
-        self._starts = list(accumulate((segment.record.live for segment in segments), initial=0))
+    def __init__(
+        self,
+        segments: Sequence[tuple[Segment, Int64 | None]],
+        dim: int,
+        statistics: Callable[[], CorpusStatistics],
+    ) -> None:
+        """See documents of some segments, of each those with ordinals (n,), rising; None: all."""
+        sizes = (len(segment) if rows is None else len(rows) for segment, rows in segments)
+        self._starts = list(accumulate(sizes, initial=0))
         self.parts = [
-            _Part(segment, start, None if segment.live is None else segment.live_ordinals())
-            for segment, start in zip(segments, self._starts[:-1], strict=True)
+            _Part(segment, start, rows, None if rows is None else _mask(rows, len(segment)))
+            for (segment, rows), start in zip(segments, self._starts[:-1], strict=True)
         ]
         self.dim = dim
-        self._vocabulary_size = vocabulary_size
+        self._statistics = statistics
         self.stores = Stores(self, _Dense(self.parts, dim), _Sparse(self.parts))
         self.documents = ViewDocuments(self)
+        self._restricted = lru_cache(_RESTRICTED)(self._restrict)
+
+    @classmethod
+    def of_live(cls, segments: Sequence[Segment], dim: int, vocabulary_size: int) -> View:
+        """See all live documents of segments."""
+        return cls(
+            [(s, None if s.live is None else s.live_ordinals()) for s in segments],
+            dim,
+            partial(_statistics, segments, vocabulary_size),
+        )
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -89,13 +122,11 @@ class View:
     @cached_property
     def corpus(self) -> CorpusStatistics:
         """How many live documents there are, and in how many of them each term is."""
-        frequency = np.zeros(self._vocabulary_size, dtype=np.int64)
-        for part in self.parts:
-            forward, live = part.segment.forward, part.segment.live
-            frequency += forward.frequency
-            if live is not None:
-                frequency -= forward.count_terms(np.flatnonzero(~live))
-        return CorpusStatistics(len(self), frequency)
+        return self._statistics()
+
+    def restricted(self, where: Filter) -> View:
+        """See only the documents that match a filter; reads all labels, unless it just did."""
+        return self._restricted(where)
 
     def score(
         self, dense_query: Float32, query_terms: Int32, query_weights: Float32, ordinals: Int64
@@ -135,9 +166,17 @@ class View:
         for owner in np.unique(owners).tolist():
             yield self.parts[owner], np.flatnonzero(owners == owner)
 
+    def _restrict(self, where: Filter) -> View:
+        found = [
+            (part.segment, matching(where, part.segment.documents, part.all_rows()))
+            for part in self.parts
+        ]
+        kept = [(segment, rows) for segment, rows in found if len(rows)]
+        return View(kept, self.dim, lambda: self.corpus)
+
 
 class ViewDocuments:
-    """The live documents by ordinal in the view, and by id."""
+    """The documents of a view by ordinal, and by id."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -161,17 +200,29 @@ class ViewDocuments:
         """
         return self._read(ordinals, DocumentStore.ids)
 
+    def find(self, doc_id: str) -> int | None:
+        """Return the ordinal of a document; None if the view has none of that id."""
+        for part in self._view.parts:
+            found = part.segment.find([doc_id])
+            if found and (part.mask is None or part.mask[found[doc_id]]):
+                return part.ordinal(found[doc_id])
+        return None
+
     def ordinal(self, doc_id: str) -> int:
         """Return the ordinal of a document.
 
         Raises:
             DataError: if no document has that id.
         """
+        ordinal = self.find(doc_id)
+        if ordinal is None:
+            raise DataError(f"no document of the index has the id {doc_id!r}")
+        return ordinal
+
+    def labels(self) -> Iterator[Labels]:
+        """Yield all documents in order without their texts."""
         for part in self._view.parts:
-            found = part.segment.find([doc_id])
-            if found:
-                return part.ordinal(found[doc_id])
-        raise DataError(f"no document of the index has the id {doc_id!r}")
+            yield from part.segment.documents.labels(part.all_rows())
 
     def _read(
         self,
@@ -197,7 +248,7 @@ class _Dense:
         return sum(map(len, self._parts))
 
     def search(self, queries: Float32, k: int) -> list[Ranking]:
-        lists = [part.segment.dense.search(queries, k, part.segment.live) for part in self._parts]
+        lists = [part.segment.dense.search(queries, k, part.mask) for part in self._parts]
         return _joined(self._parts, lists, k)
 
     def error_bound(self, query: Float32) -> float:
@@ -214,8 +265,24 @@ class _Sparse:
         return sum(map(len, self._parts))
 
     def search(self, queries: SparseVectors, k: int) -> list[Ranking]:
-        lists = [part.segment.sparse.search(queries, k, part.segment.live) for part in self._parts]
+        lists = [part.segment.sparse.search(queries, k, part.mask) for part in self._parts]
         return _joined(self._parts, lists, k)
+
+
+def _mask(rows: Int64, documents: int) -> Bool:
+    mask = np.zeros(documents, dtype=np.bool_)
+    mask[rows] = True
+    return mask
+
+
+def _statistics(segments: Sequence[Segment], vocabulary_size: int) -> CorpusStatistics:
+    """Count the live documents of segments, and in how many of them each term is."""
+    frequency = np.zeros(vocabulary_size, dtype=np.int64)
+    for segment in segments:
+        frequency += segment.forward.frequency
+        if segment.live is not None:
+            frequency -= segment.forward.count_terms(np.flatnonzero(~segment.live))
+    return CorpusStatistics(sum(segment.record.live for segment in segments), frequency)
 
 
 def _joined(parts: Sequence[_Part], lists: Sequence[Sequence[Ranking]], k: int) -> list[Ranking]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import pathname2url
 
 from dupmae.errors import DataError, IndexMissingError
@@ -30,6 +30,16 @@ _TABLE = """
 _INSERT = "INSERT INTO documents VALUES (?, ?, ?, ?, ?)"
 _IDS = 500
 """Ids looked up in one statement; older builds of SQLite take no more than 999."""
+_LABELS = 1024
+"""Documents whose labels are read at a time."""
+
+
+class Labels(NamedTuple):
+    """A document without its text."""
+
+    doc_id: str
+    title: str
+    metadata: dict[str, Any]
 
 
 class DocumentWriter:
@@ -177,6 +187,17 @@ class DocumentStore:
             IndexError: if there is no such ordinal.
         """
         return [doc_id for (doc_id,) in self._rows("doc_id", ordinals)]
+
+    def labels(self, ordinals: Int64) -> Iterator[Labels]:
+        """Yield documents without their texts, which are not read, in the order asked for.
+
+        Raises:
+            IndexError: if there is no such ordinal.
+        """
+        for start in range(0, len(ordinals), _LABELS):
+            rows = self._rows("doc_id, title, metadata", ordinals[start : start + _LABELS])
+            for doc_id, title, metadata in rows:
+                yield Labels(doc_id, title, json.loads(metadata))
 
     def find(self, doc_ids: Sequence[str]) -> dict[str, int]:
         """Return the ordinals of those ids that are here."""

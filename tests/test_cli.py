@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,89 @@ def test_k_above_the_number_of_documents_returns_all(indexed: Path, model: Path)
     answer = json.loads(run("search", "ba", "-k", "99", "--json", "--model", str(model)).stdout)
     assert {hit["id"] for hit in answer["hits"]} == {"sea", "sky", "sun"}
     assert answer["bound"] is None
+
+
+def test_explain_says_why_a_document_is_not_among_the_first(indexed: Path, model: Path) -> None:
+    options = ["--model", str(model), "--feedback", "0"]
+    hits = json.loads(run("search", "ba be", "--json", *options).stdout)["hits"]
+    first, last = hits[0], hits[-1]
+    taken = json.loads(run("explain", "ba be", last["id"], "-k", "1", "--json", *options).stdout)
+    assert (taken["rank"], taken["k"], taken["kth_score"]) == (3, 1, first["score"])
+    assert taken["gap"] == first["score"] - last["score"]
+    assert "ba" in {term["term"] for term in taken["missing"]}
+    text = run("explain", "ba be", last["id"], "-k", "1", *options).stdout
+    assert f"not among the first 1: {taken['gap']:.4f} below rank 1" in text
+    assert "not among" not in run("explain", "ba be", last["id"], "-k", "3", *options).stdout
+
+
+def test_where_restricts_search_and_explain_to_what_matches(indexed: Path, model: Path) -> None:
+    where = ["--where", "year = 2020 or id = 'sun'", "--feedback", "0", "--model", str(model)]
+    answer = json.loads(run("search", "ba be", "--json", *where).stdout)
+    everything = json.loads(run("search", "ba be", "--json", *where[2:]).stdout)
+    kept = [hit for hit in everything["hits"] if hit["id"] != "sea"]
+    assert answer["hits"] == [hit | {"rank": rank} for rank, hit in enumerate(kept, start=1)]
+    assert (answer["documents"], everything["documents"]) == (2, 3)
+    text = run("search", "ba be", "-k", "1", *where).stdout
+    assert "proven: none of the other 1 documents that match scores more" in text
+    taken = json.loads(run("explain", "ba be", "sky", "--json", *where).stdout)
+    assert (taken["rank"], taken["documents"]) == (2, 2)
+    one_line(run("explain", "ba be", "sea", *where), 1, "sea", "does not match")
+    nothing = run("search", "ba be", "--where", "year = 1", "--model", str(model))
+    assert nothing.stdout == "proven: there are no more than 0 documents that match\n"
+
+
+def test_facets_count_the_values_of_what_matches(here: Path, model: Path) -> None:
+    lines = [
+        {"_id": f"d{n}", "text": "ba be", "n": n, "of": ["x", str(n % 2)], "odd key": None}
+        for n in range(13)
+    ]
+    Path("c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run("index", "c.jsonl", "--model", str(model)).exit_code == 0
+    search = ["search", "ba", "-k", "1", "--model", str(model), "--facets", 'of,n,"odd key",no']
+    assert run(*search).stdout.splitlines()[-4:] == [
+        'of: "x" (13), "0" (7), "1" (6)',
+        f"n: {', '.join(f'{n} (1)' for n in range(10))}, 3 more",
+        '"odd key": null (13)',
+        "no: no values",
+    ]
+    answer = json.loads(run(*search, "--where", "n > 11", "--json").stdout)
+    assert answer["facets"] == {
+        "of": [{"value": "0", "documents": 1}, {"value": "x", "documents": 1}],
+        "n": [{"value": 12, "documents": 1}],
+        '"odd key"': [{"value": None, "documents": 1}],
+        "no": [],
+    }
+    one_line(run(*search[:-1], "of,"), 2, "character 4", "a key")
+
+
+def test_pages_join_to_the_whole_ranking(indexed: Path, model: Path) -> None:
+    def search(*options: str) -> Result:
+        return run("search", "ba be", "--model", str(model), *options)
+
+    pages = [
+        json.loads(search("-k", "2", "--offset", offset, "--json").stdout)["hits"]
+        for offset in ("0", "2", "4")
+    ]
+    assert [len(page) for page in pages] == [2, 1, 0]
+    assert list(chain.from_iterable(pages)) == json.loads(search("--json").stdout)["hits"]
+    text = search("-k", "1", "--offset", "1").stdout
+    assert text.startswith("  2. ")
+    assert "none of the other 1 documents scores more" in text
+    assert "all documents" in search("-k", "1", "--offset", "2").stdout
+    assert search("--offset", "3").stdout == "proven: there are no more than 3 documents\n"
+    one_line(search("--offset", "-1"), 2, "-1")
+
+
+@pytest.mark.parametrize("command", [["search", "ba"], ["explain", "ba", "sea"], ["delete"]])
+def test_a_wrong_filter_is_exit_2_and_says_where(indexed: Path, command: list[str]) -> None:
+    # It is said before a model is loaded.
+    one_line(run(*command, "--where", "year ~ 2020"), 2, "character 6", "expected =")
+
+
+def test_delete_takes_a_filter_in_place_of_ids(indexed: Path) -> None:
+    one_line(run("delete", "sea", "--where", "year exists"), 2, "--where without ids")
+    assert "deleted 1 documents" in run("delete", "--where", "year exists").stderr
+    assert "deleted 0 documents" in run("delete", "--where", "year exists").stderr
 
 
 def test_explain_adds_up_to_the_score_that_search_gave(indexed: Path, model: Path) -> None:

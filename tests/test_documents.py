@@ -36,6 +36,17 @@ def test_ids_come_back_in_the_order_asked(store):
     assert store.ids(np.array([2, 0, 2], np.int64)) == ["ünï 😀", "b/2", "ünï 😀"]
 
 
+def test_labels_are_documents_without_their_texts_in_the_order_asked(store, monkeypatch):
+    monkeypatch.setattr("dupmae.indexes.documents._LABELS", 2)
+    asked = [3, 0, 2, 1, 0]
+    found = list(store.labels(np.array(asked)))
+    assert [tuple(labels) for labels in found] == [
+        (DOCUMENTS[i].doc_id, DOCUMENTS[i].title, DOCUMENTS[i].metadata) for i in asked
+    ]
+    with pytest.raises(IndexError, match="ordinal 4"):
+        list(store.labels(np.array([0, 1, 4])))
+
+
 def test_asking_for_nothing_gives_nothing(store):
     assert store.get([]) == []
     assert store.ids(np.zeros(0, np.int64)) == []

@@ -95,6 +95,24 @@ def test_equal_documents_rank_by_their_place(engine: SearchEngine) -> None:
     assert second.rank == first.rank + 1
 
 
+@pytest.mark.parametrize("k", [1, 2, 4, 5, 99])
+@pytest.mark.parametrize("feedback", [0.0, 0.5])
+def test_the_gap_is_what_a_document_lacks_to_the_kth_score(
+    engine: SearchEngine, k: int, feedback: float
+) -> None:
+    hits = engine.search("ship whale", 5, feedback=feedback).hits
+    kth_score = hits[min(k, 5) - 1].score
+    for rank, hit in enumerate(hits, start=1):
+        explanation = explain(engine, "ship whale", hit.doc_id, k=k, feedback=feedback)
+        assert (explanation.rank, explanation.kth_score) == (rank, kth_score)
+        assert explanation.gap == (kth_score - hit.score if rank > k else 0.0)
+
+
+def test_a_k_below_one_is_a_usage_error(engine: SearchEngine) -> None:
+    with pytest.raises(UsageError, match="found 0"):
+        explain(engine, "ship", "a", k=0)
+
+
 def test_parts_that_do_not_add_up_cannot_be_made(engine: SearchEngine) -> None:
     explanation = explain(engine, "ship whale", "a")
     with pytest.raises(ValueError, match="terms add up to"):

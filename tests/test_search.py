@@ -98,6 +98,26 @@ def test_a_shorter_answer_is_the_start_of_a_longer_one(engine: SearchEngine) -> 
         assert engine.search("captain of the ship", k).hits == everything[:k]
 
 
+@pytest.mark.parametrize("feedback", [0.0, 0.5])
+def test_pages_join_to_the_one_full_ranking(engine: SearchEngine, feedback: float) -> None:
+    query = "captain of the ship"
+    everything = engine.search(query, 153, feedback=feedback).hits
+    for k in (1, 10, 64):
+        pages = [
+            engine.search_batch([query, "sea"], k, offset=offset, feedback=feedback)[0]
+            for offset in range(0, 153, k)
+        ]
+        assert all(page.proven and len(page.hits) <= k for page in pages)
+        assert tuple(hit for page in pages for hit in page.hits) == everything
+    for offset in (153, 10**9):
+        assert engine.search(query, 5, offset=offset, feedback=feedback).hits == ()
+
+
+def test_an_offset_below_zero_is_a_usage_error(engine: SearchEngine) -> None:
+    with pytest.raises(UsageError, match="found -1"):
+        engine.search("whale", offset=-1)
+
+
 def test_queries_are_encoded_for_the_documents_of_this_index(
     engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,17 +67,29 @@ def verify(context: click.Context, deep: bool, index_folder: Path) -> None:
     help='A file of ids: one a line, or a .jsonl file with an "_id" on each line.',
 )
 @click.option("--missing-ok", is_flag=True, help="Pass over ids that no document has.")
+@click.option(
+    "--where", metavar="FILTER", help="In place of ids: all documents whose metadata match."
+)
 @index_option
 def delete(
-    doc_ids: tuple[str, ...], id_file: Path | None, missing_ok: bool, index_folder: Path
+    doc_ids: tuple[str, ...],
+    id_file: Path | None,
+    missing_ok: bool,
+    where: str | None,
+    index_folder: Path,
 ) -> None:
     """Delete the documents of these IDs, all or none. `compact` then takes them off the disk."""
-    if not doc_ids and id_file is None:
-        raise UsageError("give the ids of documents, or --ids with a file of them")
-    from dupmae.engine import delete_documents, read_id_file
+    if (where is None) == (not doc_ids and id_file is None):
+        raise UsageError(
+            "give the ids of documents, or --ids with a file of them, or --where without ids"
+        )
+    from dupmae.engine import delete_documents, delete_matching, read_id_file
 
-    ids = chain(doc_ids, () if id_file is None else read_id_file(id_file))
-    deleted = delete_documents(index_folder, ids, missing_ok=missing_ok)
+    if where is not None:
+        deleted = delete_matching(index_folder, where)
+    else:
+        ids = chain(doc_ids, () if id_file is None else read_id_file(id_file))
+        deleted = delete_documents(index_folder, ids, missing_ok=missing_ok)
     click.echo(f"deleted {deleted:,} documents of {index_folder}", err=True)
 
 

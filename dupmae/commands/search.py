@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,46 @@ from dupmae.commands.options import (
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
-    from dupmae.engine import Explanation, SearchEngine
-    from dupmae.types import Document, SearchResult
+    from dupmae.engine import Explanation, FacetValue, Filter, SearchEngine
+    from dupmae.types import Document, Hit, SearchResult
+
+where_option = click.option(
+    "--where",
+    metavar="FILTER",
+    help="Only documents whose metadata match, such as 'year >= 2019 and journal = \"Nature\"'.",
+)
+
+FACET_VALUES = 10
+"""Values of a facet that are shown; --json has all."""
 
 SNIPPET = 200
 """Characters of a document's text that are shown."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What `search` shows: hits with their documents, of `total` documents that match."""
+
+    result: SearchResult
+    documents: list[Document]
+    total: int
+    offset: int
+    where: Filter | None
+    facets: Mapping[str, Sequence[FacetValue]]
+
+    def rows(self) -> Iterator[tuple[int, Hit, Document]]:
+        """Yield rank, hit and document."""
+        pairs = zip(self.result.hits, self.documents, strict=True)
+        for rank, (hit, document) in enumerate(pairs, start=self.offset + 1):
+            yield rank, hit, document
+
+
 @click.command()
 @click.argument("query")
 @click.option("-k", default=10, show_default=True, help="How many documents to return.")
+@click.option("--offset", default=0, help="How many of the best to leave out, for the next page.")
+@where_option
+@click.option("--facets", metavar="KEYS", help="Count the values at these keys: 'journal,year'.")
 @index_option
 @model_option
 @weight_options
@@ -40,24 +71,31 @@ SNIPPET = 200
 def search(
     query: str,
     k: int,
+    offset: int,
+    where: str | None,
+    facets: str | None,
     index_folder: Path,
-    model: str | None,
-    threads: int | None,
     as_json: bool,
-    **weights: float | None,
+    **encoding: Any,
 ) -> None:
     """Find the k documents that score highest for QUERY, exactly and proven."""
-    with _open(query, index_folder, model, threads, weights) as engine:
-        result = engine.search(query, k)
+    from dupmae.engine import parse_keys
+
+    chosen, keys = _filter(where), [] if facets is None else parse_keys(facets)
+    with _open(query, index_folder, **encoding) as engine:
+        result = engine.search(query, k, offset=offset, where=chosen)
         ids = [hit.doc_id for hit in result.hits]
         documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
-        show = _answer_json if as_json else _answer_text
-        click.echo(show(result, documents, len(engine)))
+        counts = engine.facets(keys, chosen) if keys else {}
+        answer = _Answer(result, documents, engine.count(chosen), offset, chosen, counts)
+        click.echo((_answer_json if as_json else _answer_text)(answer))
 
 
 @click.command()
 @click.argument("query")
 @click.argument("doc_id")
+@click.option("-k", default=10, show_default=True, help="How far behind rank K it is, if it is.")
+@where_option
 @index_option
 @model_option
 @weight_options
@@ -66,27 +104,36 @@ def search(
 def explain(
     query: str,
     doc_id: str,
+    k: int,
+    where: str | None,
     index_folder: Path,
-    model: str | None,
-    threads: int | None,
     as_json: bool,
-    **weights: float | None,
+    **encoding: Any,
 ) -> None:
     """Take the score of document DOC_ID for QUERY apart: its dense part and each of its terms."""
     from dupmae.engine import explain as take_apart
 
-    with _open(query, index_folder, model, threads, weights) as engine:
-        explanation = take_apart(engine, query, doc_id)
+    chosen = _filter(where)
+    with _open(query, index_folder, **encoding) as engine:
+        explanation = take_apart(engine, query, doc_id, k=k, where=chosen)
         show = _explanation_json if as_json else _explanation_text
-        click.echo(show(explanation, len(engine)))
+        click.echo(show(explanation, engine.count(chosen)))
+
+
+def _filter(where: str | None) -> Filter | None:
+    """Read a filter, so that a wrong one is said before anything is loaded."""
+    from dupmae.engine import parse_filter
+
+    return None if where is None else parse_filter(where)
 
 
 def _open(
     query: str,
     folder: Path,
+    *,
     model: str | None,
     threads: int | None,
-    weights: Mapping[str, float | None],
+    **weights: float | None,
 ) -> SearchEngine:
     if not query.strip():
         raise UsageError("the query is empty; give at least one word")
@@ -96,7 +143,7 @@ def _open(
     return open_engine(folder, load_encoder(model, threads), **weights)
 
 
-def _answer_json(result: SearchResult, documents: list[Document], _total: int) -> str:
+def _answer_json(answer: _Answer) -> str:
     hits = [
         {
             "rank": rank,
@@ -108,21 +155,28 @@ def _answer_json(result: SearchResult, documents: list[Document], _total: int) -
             "text": document.text,
             "metadata": dict(document.metadata),
         }
-        for rank, (hit, document) in enumerate(zip(result.hits, documents, strict=True), start=1)
+        for rank, hit, document in answer.rows()
     ]
-    answer: dict[str, Any] = {
+    result = answer.result
+    shown: dict[str, Any] = {
         "query": result.query,
         "proven": result.proven,
         "bound": result.bound if math.isfinite(result.bound) else None,
         "depth": result.depth,
+        "documents": answer.total,
         "hits": hits,
     }
-    return json.dumps(answer, ensure_ascii=False)
+    if answer.facets:
+        shown["facets"] = {
+            key: [{"value": found.value, "documents": found.documents} for found in values]
+            for key, values in answer.facets.items()
+        }
+    return json.dumps(shown, ensure_ascii=False)
 
 
-def _answer_text(result: SearchResult, documents: list[Document], total: int) -> str:
+def _answer_text(answer: _Answer) -> str:
     lines = []
-    for rank, (hit, document) in enumerate(zip(result.hits, documents, strict=True), start=1):
+    for rank, hit, document in answer.rows():
         lines.append(
             f"{rank:>3}. {hit.score:.4f}  (dense {hit.dense:.4f}, sparse {hit.sparse:.4f})  "
             f"{hit.doc_id}"
@@ -130,13 +184,27 @@ def _answer_text(result: SearchResult, documents: list[Document], total: int) ->
         text = " ".join(document.text.split())
         snippet = text if len(text) <= SNIPPET else f"{text[:SNIPPET].rsplit(' ', 1)[0]} …"
         lines += [f"     {line}" for line in (document.title, snippet) if line]
-    if result.proven:
-        rest = total - len(result.hits)
-        what = f"none of the other {rest:,} documents scores more" if rest else "all documents"
-        lines.append(f"proven: {what} (list depth {result.depth})")
-    else:
-        lines.append(f"not proven: another document may score up to {result.bound:.4f}")
+    lines.append(_proof_text(answer))
+    for key, values in answer.facets.items():
+        shown = [
+            f"{json.dumps(found.value, ensure_ascii=False)} ({found.documents:,})"
+            for found in values[:FACET_VALUES]
+        ]
+        more = [f"{len(values) - len(shown):,} more"] if len(values) > len(shown) else []
+        lines.append(f"{key}: {', '.join(shown + more) or 'no values'}")
     return "\n".join(lines)
+
+
+def _proof_text(answer: _Answer) -> str:
+    result = answer.result
+    if not result.proven:
+        return f"not proven: another document may score up to {result.bound:.4f}"
+    documents = "documents" if answer.where is None else "documents that match"
+    if not result.hits:
+        return f"proven: there are no more than {answer.total:,} {documents}"
+    rest = answer.total - len(result.hits) - answer.offset
+    what = f"none of the other {rest:,} {documents} scores more" if rest else f"all {documents}"
+    return f"proven: {what} (list depth {result.depth})"
 
 
 def _explanation_json(explanation: Explanation, total: int) -> str:
@@ -146,6 +214,9 @@ def _explanation_json(explanation: Explanation, total: int) -> str:
             "id": explanation.doc_id,
             "rank": explanation.rank,
             "documents": total,
+            "k": explanation.k,
+            "kth_score": explanation.kth_score,
+            "gap": explanation.gap,
             "score": explanation.score,
             "dense_weight": explanation.weights.dense,
             "sparse_weight": explanation.weights.sparse,
@@ -178,6 +249,11 @@ def _explanation_text(explanation: Explanation, total: int) -> str:
         f"  = {weights.dense:g} × dense {explanation.dense:.4f}"
         f" + {weights.sparse:g} × sparse {explanation.sparse:.4f}",
     ]
+    if explanation.rank > explanation.k:
+        lines.append(
+            f"  not among the first {explanation.k:,}: {explanation.gap:.4f} below rank "
+            f"{explanation.k:,} with its {explanation.kth_score:.4f}"
+        )
     if explanation.terms:
         width = max(len(term.text) for term in explanation.terms)
         lines.append(f"  {'term':<{width + 4}}   query × document = part of sparse")
