@@ -271,7 +271,7 @@ def test_ctrl_c_while_a_block_is_noted_keeps_that_block(
 
     def interrupt(number: int) -> None:
         flush(number)
-        if os.readlink(f"/proc/self/fd/{number}").endswith("JOURNAL.jsonl"):
+        if Path(f"/proc/self/fd/{number}").readlink().name == "JOURNAL.jsonl":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

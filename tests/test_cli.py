@@ -183,6 +183,9 @@ def test_a_wrong_filter_is_exit_2_and_says_where(indexed: Path, command: list[st
 
 def test_delete_takes_a_filter_in_place_of_ids(indexed: Path) -> None:
     one_line(run("delete", "sea", "--where", "year exists"), 2, "--where without ids")
+    one_line(
+        run("delete", "--missing-ok", "--where", "year exists"), 2, "--missing-ok is about ids"
+    )
     assert "deleted 1 documents" in run("delete", "--where", "year exists").stderr
     assert "deleted 0 documents" in run("delete", "--where", "year exists").stderr
 

@@ -85,6 +85,8 @@ def delete(
         )
     from dupmae.engine import delete_documents, delete_matching, read_id_file
 
+    if where is not None and missing_ok:
+        raise UsageError("--missing-ok is about ids; with --where there are none")
     if where is not None:
         deleted = delete_matching(index_folder, where)
     else:
