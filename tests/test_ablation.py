@@ -20,6 +20,7 @@ from dupmae.checkpoint import load_model
 from dupmae.cli import main
 from dupmae.config import flat_config, load_config, parse_overrides
 from dupmae.data import RowFile
+from dupmae.encoder import Encoder
 from dupmae.errors import TrainingError, UsageError
 from dupmae.finetune import FinetuneConfig
 from dupmae.heads import HeadSettings
@@ -242,6 +243,7 @@ def test_the_trunk_gives_what_the_whole_body_gives_and_reads_a_text_once(
     expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
     kept = trunk.Trunk(2, tmp_path)
     monkeypatch.setattr(BertModel, "forward", BertModel.forward)  # given back at the end
+    monkeypatch.setattr(Encoder, "load", Encoder.load)
     trunk.install(kept)
     below, above = [], []
     model.encoder.layer[0].register_forward_hook(lambda *seen: below.append(len(seen[1][0])))

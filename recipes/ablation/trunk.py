@@ -24,7 +24,9 @@ from torch import Tensor
 from transformers import BertModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from dupmae.encoder import Encoder
 from dupmae.files import replacing
+from dupmae.torch_encoder import TorchEncoder
 
 
 class Trunk:
@@ -106,7 +108,7 @@ def _mask(model: BertModel, attention_mask_BL: Tensor, hidden_BLD: Tensor) -> Te
 
 
 def install(trunk: Trunk) -> None:
-    """Make every `BertModel` of this process use the trunk."""
+    """Make every `BertModel` of this process use the trunk, and commands encode by one."""
 
     def forward(
         self: BertModel,
@@ -117,6 +119,7 @@ def install(trunk: Trunk) -> None:
         return trunk.forward(self, input_ids, attention_mask)
 
     BertModel.forward = forward
+    Encoder.load = TorchEncoder.load  # the other one runs an ONNX graph, whole
 
 
 def main() -> None:
