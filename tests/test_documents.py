@@ -149,6 +149,15 @@ def test_an_unfinished_file_is_not_there_and_a_new_writer_starts_over(tmp_path):
     store.close()
 
 
+def test_a_file_that_cannot_be_opened_is_an_os_error_as_any_failed_write(tmp_path, monkeypatch):
+    def connect(*_, **__):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with pytest.raises(OSError, match=r"cannot write .*documents\.sqlite\.partial: unable to open"):
+        DocumentWriter(tmp_path / "documents.sqlite")
+
+
 def test_reading_writes_nothing_in_the_folder(tmp_path, store):
     before = tmp_path.stat().st_mtime_ns, sorted(tmp_path.iterdir())
 

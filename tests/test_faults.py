@@ -61,6 +61,7 @@ def test_a_fault_at_some_calls_loses_nothing(shim: Path, tmp_path: Path, scenari
     assert_nothing_is_lost(found, scenario)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kill", "full", "fail"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
