@@ -150,7 +150,10 @@ class DocumentStore:
             raise IndexMissingError(f"{path} is missing; build the index again")
         # `immutable`: SQLite then neither locks nor looks for a journal beside the file.
         uri = f"file:{pathname2url(str(path.resolve()))}?mode=ro&immutable=1"
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        try:
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        except sqlite3.OperationalError as error:  # a writer may have removed it just now
+            raise _damaged(path, error) from error
         try:
             connection.execute("PRAGMA mmap_size = 1099511627776")  # else each page is read anew
             (application,) = connection.execute("PRAGMA application_id").fetchone()

@@ -158,6 +158,15 @@ def test_a_file_that_cannot_be_opened_is_an_os_error_as_any_failed_write(tmp_pat
         DocumentWriter(tmp_path / "documents.sqlite")
 
 
+def test_a_file_that_goes_just_before_it_is_opened_is_named(tmp_path, store, monkeypatch):
+    def connect(*_, **__):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with pytest.raises(IndexMissingError, match=r"documents\.sqlite is damaged \(unable to open"):
+        DocumentStore.open(tmp_path / "documents.sqlite")
+
+
 def test_reading_writes_nothing_in_the_folder(tmp_path, store):
     before = tmp_path.stat().st_mtime_ns, sorted(tmp_path.iterdir())
 

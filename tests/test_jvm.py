@@ -67,6 +67,7 @@ def test_ctrl_c_is_still_pythons_and_the_environment_as_it_was():
 
     result = run(
         "import os, signal; before = dict(os.environ)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # else ignored, in background
         f"{LOOK}\n"
         "assert dict(os.environ) == before\n"
         "try:\n"

@@ -94,7 +94,7 @@ def check_against_brute_force(
     engine: SearchEngine, queries: list[str], results: list[SearchResult], k: int
 ) -> None:
     """Assert that every answer is proven and is the top k of all documents' scores."""
-    encoded = engine.encode(queries)
+    encoded = engine.encode(queries, engine.weights)
     everything = np.arange(len(engine))
     ids = engine.documents.ids(everything)
     for row, result in enumerate(results):
