@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dupmae.errors import IndexMissingError
@@ -34,7 +33,7 @@ from dupmae.indexes.impacts import ImpactCells
 from dupmae.indexes.jvm import java_class, java_lock, translated
 from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
 from dupmae.indexes.topk import top_k
-from dupmae.types import Float32, Float64, Int32, Ranking, SparseVectors
+from dupmae.types import Bool, Float32, Float64, Int32, Ranking, SparseVectors
 
 LARGEST_IMPACT = 255
 LARGEST_BOOST = 2**24
@@ -124,9 +123,7 @@ class LuceneImpactIndex:
     def __len__(self) -> int:
         return self._documents
 
-    def search(
-        self, queries: SparseVectors, k: int, allowed: NDArray[np.bool_] | None = None
-    ) -> list[Ranking]:
+    def search(self, queries: SparseVectors, k: int, allowed: Bool | None = None) -> list[Ranking]:
         """Return at most k documents a query, best first; scores are upper bounds of ⟨q, d⟩.
 
         Args:
@@ -166,7 +163,7 @@ class LuceneImpactIndex:
 class _Restriction:
     """Those documents that may be listed, as a clause of a query."""
 
-    def __init__(self, allowed: NDArray[np.bool_]) -> None:
+    def __init__(self, allowed: Bool) -> None:
         """Name the fewer, those that are allowed or those that are not."""
         self._excludes = 2 * np.count_nonzero(allowed) > len(allowed)
         ordinals = np.flatnonzero(allowed != self._excludes).tolist()
