@@ -24,9 +24,10 @@ import numpy as np
 from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
+from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
 from dupmae.inputs import TEXTS_AT_ONCE, batches, readable, term_spans
-from dupmae.runtime import Network, Reading
+from dupmae.runtime import RUNTIME, Network, Reading
 from dupmae.stored import StoredModel, read_model
 from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
 from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors, TermSpans
@@ -93,6 +94,11 @@ class Encoder:
         model = read_model(shipped_model() if folder is None else folder)
         heads = load_config(None, HeadSettings, asdict(model.heads) | dict(settings or {}))
         return cls(model, heads, threads=threads)
+
+    @property
+    def runtime(self) -> str:
+        """What runs the model: the library's version, the precision, the processor."""
+        return f"{RUNTIME} float32 on {describe_cpu()}"
 
     @property
     def vocabulary_size(self) -> int:

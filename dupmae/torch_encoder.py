@@ -25,6 +25,7 @@ from dupmae.checkpoint import load_model, save_model
 from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
+from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
 from dupmae.inputs import batches, readable, term_spans
 from dupmae.model import DupMAE, activate, term_factors
@@ -112,6 +113,14 @@ class TorchEncoder:
     def heads(self) -> HeadSettings:
         """How the two vectors are formed and weighed."""
         return self._model.heads
+
+    @property
+    def runtime(self) -> str:
+        """What runs the model: the library's version, the precision, the processor."""
+        precision = str(next(self._model.parameters()).dtype).removeprefix("torch.")
+        device = self._device
+        on = describe_cpu() if device.type == "cpu" else torch.cuda.get_device_name(device)
+        return f"torch {torch.__version__} {precision} on {on}"
 
     @property
     def dense_dim(self) -> int:

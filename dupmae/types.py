@@ -275,3 +275,13 @@ class LocatingEncoder(Protocol):
     def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
         """Return where each text's own terms occur, as far as it is read as a document."""
         ...
+
+
+@runtime_checkable
+class RuntimeEncoder(Protocol):
+    """An encoder that says what runs it; two of equal seal and runtime give equal vectors."""
+
+    @property
+    def runtime(self) -> str:
+        """Library and version, precision and processor, in one line."""
+        ...

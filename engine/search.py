@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from dupmae.engine.canaries import check_canaries
 from dupmae.engine.facets import FacetValue, count_values
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
 from dupmae.engine.filter_grammar import parse_keys, to_filter
@@ -73,7 +74,7 @@ class SearchEngine:
 
         Raises:
             IndexMissingError: if there is no index, or it is damaged or of another format.
-            SealError: if another encoder built it.
+            SealError: if another encoder built it, or this one makes other vectors by now.
             UsageError: if a weight is out of its range.
         """
         weights = Weights(dense_weight, sparse_weight, feedback)
@@ -263,6 +264,7 @@ def _opened(folder: Path, encoder: TextEncoder, segments: Mapping[str, Segment])
 
     def opens(manifest: Manifest) -> _State:
         _check_seal(folder, manifest, encoder)
+        check_canaries(folder, manifest.canaries, encoder)
         return _State.open(folder, manifest, segments)
 
     return read_state(folder, opens)
