@@ -16,6 +16,7 @@ import click
 from dupmae import __version__
 from dupmae.commands.adapt import adapt
 from dupmae.commands.convert import convert
+from dupmae.commands.doctor import doctor
 from dupmae.commands.evaluate import eval_command
 from dupmae.commands.export import export
 from dupmae.commands.index import index
@@ -65,6 +66,7 @@ for command in (
     eval_command,
     info,
     verify,
+    doctor,
     delete,
     compact,
     snapshot,

@@ -18,6 +18,8 @@ from dupmae.onnx_format import Graph
 from dupmae.stored import StoredModel
 from dupmae.types import Float32, Int64
 
+RUNTIME = f"onnxruntime {onnxruntime.__version__}"
+
 
 class Reading(NamedTuple):
     """What the network says of one text."""

@@ -25,15 +25,16 @@ from dupmae.checkpoint import load_model, save_model
 from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
+from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import batches, readable
+from dupmae.inputs import batches, readable, term_spans
 from dupmae.model import DupMAE, activate, term_factors
 from dupmae.pooling import pool_own_terms, pool_vocabulary
 from dupmae.processes import resolve_device
 from dupmae.state import model_seal
 from dupmae.term_weights import top_terms
 from dupmae.tokens import Tokens
-from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors
+from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors, TermSpans
 
 CPU_BATCH_TOKENS = 1024
 """Padding included; larger batches leave the caches and gain a CPU nothing."""
@@ -114,6 +115,14 @@ class TorchEncoder:
         return self._model.heads
 
     @property
+    def runtime(self) -> str:
+        """What runs the model: the library's version, the precision, the processor."""
+        precision = str(next(self._model.parameters()).dtype).removeprefix("torch.")
+        device = self._device
+        on = describe_cpu() if device.type == "cpu" else torch.cuda.get_device_name(device)
+        return f"torch {torch.__version__} {precision} on {on}"
+
+    @property
     def dense_dim(self) -> int:
         """Dimensions of a dense vector."""
         return self.heads.dense_dim
@@ -133,6 +142,16 @@ class TorchEncoder:
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         """Return the vocabulary's entries for the given term ids."""
         return [str(text) for text in self._tokenizer.convert_ids_to_tokens(list(map(int, terms)))]
+
+    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
+        """Return where each text's own terms occur, as far as it is read as a document."""
+        with self._tokenizing:
+            return term_spans(
+                self._tokenizer.backend_tokenizer,
+                texts,
+                self.heads.max_document_length,
+                self._special_ids,
+            )
 
     def encode_queries(
         self, texts: Sequence[str], corpus: CorpusStatistics | None = None

@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import replace as changed
 from pathlib import Path
 
+from dupmae.engine.canaries import Canaries, check_canaries, make_canaries
 from dupmae.engine.deletes import delete, live_without
 from dupmae.engine.journal import JOURNAL_NAME, Journal, Plan
 from dupmae.engine.leftovers import next_segment, refuse_other_files, remove_leftovers
@@ -82,7 +83,8 @@ def build_index(
 
     Raises:
         UsageError: if the folder holds other files, or there is no such sparse store.
-        SealError: if it holds an index of another encoder and `replace` is not set.
+        SealError: if it holds an index of another encoder, or this one makes other vectors by now,
+            and `replace` is not set.
         IndexMissingError: if it holds a damaged index and `replace` is not set.
         DataError: if there are no documents or an id repeats, or vectors are not of them.
         DupMAEError: if the disk is full or cannot be written, another writer is at work there, or
@@ -99,6 +101,7 @@ def build_index(
             before = _state(folder, replace)
             if before is not None and not replace:
                 _check_seal(folder, before, plan)
+            canaries = _canaries(folder, None if replace else before, encoder)
             sparse = sparse or _sparse_there(folder, before)
             check_sparse(sparse)
             resumes = not isinstance(encoder, VectorFiles)
@@ -107,7 +110,9 @@ def build_index(
             )
             try:
                 record = write_segment(folder, documents, encoder, journal, sparse, total=total)
-                manifest = _next_state(folder, before, record, plan, replace)
+                manifest = changed(
+                    _next_state(folder, before, record, plan, replace), canaries=canaries
+                )
                 write_manifest(folder, manifest)
                 journal.remove()
             except BaseException as error:  # ctrl-C too
@@ -168,6 +173,21 @@ def _check_seal(folder: Path, manifest: Manifest, plan: Plan) -> None:
             f"(seal {plan.encoder_seal[:12]}) cannot add; load that encoder, or use --replace to "
             "build the index anew"
         )
+
+
+def _canaries(
+    folder: Path, before: Manifest | None, encoder: TextEncoder | VectorFiles
+) -> Canaries | None:
+    """Return the canaries of the state to come: those that are there, else the encoder's own.
+
+    Raises:
+        SealError: if the encoder does not agree with those that are there.
+    """
+    known = None if before is None else before.canaries
+    if isinstance(encoder, VectorFiles):
+        return known
+    check_canaries(folder, known, encoder)
+    return known or make_canaries(encoder)
 
 
 def _unfinished(folder: Path, before: Manifest | None, plan: Plan) -> Journal | None:

@@ -10,9 +10,10 @@
     my.index/deletes/000002-000001.npy          see `deletes.py`
 
 The manifest names the live segments with every file's size and checksum, what is deleted of each,
-and the encoder's seal. A file that no manifest names does not exist: a writer that is killed at any
-moment leaves the old state. No other file is ever changed, so a reader keeps the state it opened.
-Sizes are checked whenever a manifest is read; checksums only when asked, since that reads it all.
+and the encoder's seal and canaries. A file that no manifest names does not exist: a writer that is
+killed at any moment leaves the old state. No other file is ever changed, so a reader keeps the
+state it opened. Sizes are checked whenever a manifest is read; checksums only when asked, since
+that reads it all.
 `docs/index-format.md` says all of this for other programs.
 """
 
@@ -26,10 +27,13 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from dupmae.engine.canaries import Canaries, Canary
 from dupmae.errors import IndexMissingError
 from dupmae.files import replacing
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+READABLE_FORMATS = (3, FORMAT_VERSION)
+"""Format 3 is 4 without `canaries`."""
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
 DELETES_NAME = "deletes"
@@ -94,6 +98,8 @@ class Manifest:
     dense_dim: int
     vocabulary_size: int
     segments: tuple[SegmentRecord, ...]
+    canaries: Canaries | None = None
+    """Texts as the encoder saw them; None if vectors came from files, or the format is 3."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -187,7 +193,7 @@ def manifest_of(folder: Path, content: bytes) -> Manifest:
     try:
         record = json.loads(content)
         version = record["format_version"]
-        if version != FORMAT_VERSION:
+        if version not in READABLE_FORMATS or type(version) is not int:
             raise _other_format(folder, version)
         del record["checksum"]
         manifest = _manifest(record)
@@ -241,23 +247,38 @@ def _other_format(folder: Path, version: Any) -> IndexMissingError:
         raise TypeError(f"format_version is {version!r}")
     update = "update dupmae, or " if version > FORMAT_VERSION else ""
     return IndexMissingError(
-        f"index {folder} has format {version}, and this version of dupmae reads format "
-        f"{FORMAT_VERSION}; {update}rebuild it with "
+        f"index {folder} has format {version}, and this version of dupmae reads formats "
+        f"{READABLE_FORMATS[0]} and {FORMAT_VERSION}; {update}rebuild it with "
         f"`dupmae index corpus.jsonl --index {folder} --replace`"
     )
 
 
 def manifest_content(manifest: Manifest) -> bytes:
     """Return what the file holds: JSON with, at its end, the checksum of the JSON without it."""
-    record = asdict(manifest)
+    record = _record(manifest)
     digest = hashlib.sha256(json.dumps(record).encode()).hexdigest()
     return f"{json.dumps({**record, 'checksum': digest}, indent=2)}\n".encode()
+
+
+def _record(manifest: Manifest) -> dict[str, Any]:
+    record = asdict(manifest)
+    if manifest.format_version == 3:
+        del record["canaries"]
+    return record
 
 
 def _manifest(record: Mapping[str, Any]) -> Manifest:
     """Make a manifest of parsed JSON; KeyError, TypeError or ValueError if it is none."""
     segments = tuple(_segment(segment) for segment in record["segments"])
-    return _typed(Manifest, {**record, "segments": segments})
+    canaries = None if record["format_version"] == 3 else _canaries(record["canaries"])
+    return _typed(Manifest, {**record, "segments": segments, "canaries": canaries})
+
+
+def _canaries(record: Mapping[str, Any] | None) -> Canaries | None:
+    if record is None:
+        return None
+    texts = tuple(_typed(Canary, canary) for canary in record["texts"])
+    return _typed(Canaries, {**record, "texts": texts})
 
 
 def _segment(record: Mapping[str, Any]) -> SegmentRecord:

@@ -47,6 +47,8 @@ def test_the_example_is_what_is_written(tmp_path: Path) -> None:
             two[k] for k in ("name", "documents", "deleted", "deletes")
         ]
     assert example["segments"][0]["files"][0] in real["segments"][0]["files"]
+    assert example["canaries"]["runtime"] == real["canaries"]["runtime"]
+    assert example["canaries"]["texts"][0] in real["canaries"]["texts"]
     assert example["segments"][1]["corpus_hash"] == real["segments"][1]["corpus_hash"]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dupmae.engine.canaries import Canaries, Canary
 from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
     FORMAT_VERSION,
@@ -27,6 +28,7 @@ from dupmae.engine.manifest import (
 from dupmae.errors import DupMAEError, IndexMissingError
 
 SEGMENT = SegmentRecord("000003", 5, 2, "cd34", (), StoredFile("deletes/d.npy", 2, ""))
+CANARY = {"text": "a", "dense": "AACAPw==", "terms": "BwAAAA==", "weights": "AAAAQA=="}
 BASE = Manifest(
     generation=4,
     created="2025-01-01T00:00:00+00:00",
@@ -35,6 +37,7 @@ BASE = Manifest(
     dense_dim=8,
     vocabulary_size=1000,
     segments=(SEGMENT, replace(SEGMENT, name="000004", documents=7, deleted=0, deletes=None)),
+    canaries=Canaries("fast chips", (Canary(**CANARY),)),
 )
 DENSE = "segments/000003/forward/dense"
 
@@ -184,7 +187,8 @@ def test_a_newer_format_is_named_and_not_called_damaged(index: Path) -> None:
 def test_an_older_format_is_named_with_its_cure(index: Path, version: int) -> None:
     change(index, format_version=version)
     with pytest.raises(
-        IndexMissingError, match=rf"has format {version}, .* reads format 3; rebuild it with .*--re"
+        IndexMissingError,
+        match=rf"has format {version}, .* reads formats 3 and 4; rebuild it with .*--re",
     ):
         read_manifest(index)
 
@@ -269,8 +273,31 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
                 "deletes": None,
             },
         ],
-        "format_version": 3,
+        "canaries": {
+            "runtime": "fast chips",
+            "texts": [
+                {"text": "a", "dense": "AACAPw==", "terms": "BwAAAA==", "weights": "AAAAQA=="}
+            ],
+        },
+        "format_version": 4,
     }
+
+
+def test_format_3_is_read_and_has_no_canaries(index: Path) -> None:
+    old = replace(read_manifest(index), canaries=None, format_version=3)
+    write_manifest(index, old)
+    record = json.loads((index / "MANIFEST.json").read_text())
+    assert (record["format_version"], "canaries" in record) == (3, False)
+    assert read_manifest(index) == old
+
+
+@pytest.mark.parametrize("name", ["dense", "terms", "weights"])
+@pytest.mark.parametrize("value", ["AACAPw=", "AAA=", "no base64", "AADA/w==", None])
+def test_canaries_that_are_no_vectors_are_damage(index: Path, name: str, value: object) -> None:
+    # "AADA/w==" is NaN, and below 0 as a term.
+    change(index, canaries={"runtime": "", "texts": [{**CANARY, name: value}]})
+    with pytest.raises(IndexMissingError, match=r"damaged: MANIFEST\.json"):
+        read_manifest(index)
 
 
 def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
