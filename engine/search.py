@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from dupmae.engine.facets import FacetValue, count_values
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
 from dupmae.engine.filter_grammar import parse_keys, to_filter
@@ -177,7 +179,7 @@ class SearchEngine:
             block = queries[start : start + QUERY_BLOCK]
             encoded = self.encode(block, weights, view)
             fused = fuse_batch(encoded, view.stores, offset + k, weights)
-            results += [_result(view, *pair, offset) for pair in zip(block, fused, strict=True)]
+            results += _results(view, block, fused, offset)
         return results
 
     def count(self, where: Filter | str | None = None) -> int:
@@ -267,17 +269,22 @@ def _opened(folder: Path, encoder: TextEncoder, segments: Mapping[str, Segment])
     return read_state(folder, opens)
 
 
-def _result(view: View, query: str, fused: Fused, offset: int) -> SearchResult:
-    hits = zip(
-        view.documents.ids(fused.ranking.ordinals[offset:]),
-        fused.ranking.scores[offset:].tolist(),
-        fused.dense[offset:].tolist(),
-        fused.sparse[offset:].tolist(),
-        strict=True,
-    )
-    return SearchResult(
-        query, tuple(Hit(*hit) for hit in hits), fused.proven, fused.bound, fused.depth
-    )
+def _results(
+    view: View, queries: Sequence[str], fused: Sequence[Fused], offset: int
+) -> list[SearchResult]:
+    """Return answers with ids, of which each is looked up once for all queries."""
+    lists = [answer.ranking.ordinals[offset:] for answer in fused]
+    distinct, places = np.unique(np.concatenate(lists), return_inverse=True)
+    ids = np.array(view.documents.ids(distinct), dtype=object)[places].tolist()
+    results, start = [], 0
+    for query, answer in zip(queries, fused, strict=True):
+        parts = (answer.ranking.scores, answer.dense, answer.sparse)
+        scores, dense, sparse = (part[offset:].tolist() for part in parts)
+        end = start + len(scores)
+        hits = tuple(map(Hit, ids[start:end], scores, dense, sparse))
+        start = end
+        results.append(SearchResult(query, hits, answer.proven, answer.bound, answer.depth))
+    return results
 
 
 def _check_seal(folder: Path, manifest: Manifest, encoder: TextEncoder) -> None:
