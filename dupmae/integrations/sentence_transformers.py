@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
@@ -29,7 +28,7 @@ from dupmae.tokens import Tokens
 Task = Literal["query", "document"]
 
 
-class View(InputModule):
+class View(InputModule):  # type: ignore[misc] # the library carries no types
     """One part of a model; `DenseView` and `SparseView` say which.
 
     It takes the model over.
