@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from dupmae.engine.canaries import check_canaries
 from dupmae.engine.facets import FacetValue, count_values
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
@@ -17,7 +19,7 @@ from dupmae.engine.manifest import Manifest, read_state
 from dupmae.engine.opened import Segment, open_segments
 from dupmae.engine.view import View, ViewDocuments
 from dupmae.errors import SealError, UsageError
-from dupmae.types import Encoded, Float32, Hit, Int32, SearchResult, TextEncoder
+from dupmae.types import Encoded, Hit, SearchResult, SparseVectors, TextEncoder
 
 QUERY_BLOCK = 64
 """Queries encoded and searched at once: enough for both to run at their batch speed."""
@@ -201,8 +203,7 @@ class SearchEngine:
     ) -> list[SearchResult]:
         """Do the second half of `search_batch`: answer queries with what `encode` made of them."""
         fused = fuse_batch(encoded, view.stores, offset + k, weights)
-        answers = zip(queries, encoded.sparse, fused, strict=True)
-        return [_result(view, *answer, offset) for answer in answers]
+        return _results(view, queries, encoded.sparse, fused, offset)
 
     def count(self, where: Filter | str | None = None) -> int:
         """Return how many documents match a filter; all if none is given.
@@ -292,19 +293,26 @@ def _opened(folder: Path, encoder: TextEncoder, segments: Mapping[str, Segment])
     return read_state(folder, opens)
 
 
-def _result(
-    view: View, query: str, terms: tuple[Int32, Float32], fused: Fused, offset: int
-) -> SearchResult:
-    hits = zip(
-        view.documents.ids(fused.ranking.ordinals[offset:]),
-        fused.ranking.scores[offset:].tolist(),
-        fused.dense[offset:].tolist(),
-        fused.sparse[offset:].tolist(),
-        strict=True,
-    )
-    return SearchResult(
-        query, tuple(Hit(*hit) for hit in hits), fused.proven, fused.bound, fused.depth, terms
-    )
+def _results(
+    view: View,
+    queries: Sequence[str],
+    terms: SparseVectors,
+    fused: Sequence[Fused],
+    offset: int,
+) -> list[SearchResult]:
+    """Return answers with ids, of which each is looked up once for all queries."""
+    lists = [answer.ranking.ordinals[offset:] for answer in fused]
+    distinct, places = np.unique(np.concatenate(lists), return_inverse=True)
+    ids = np.array(view.documents.ids(distinct), dtype=object)[places].tolist()
+    results, start = [], 0
+    for query, row, answer in zip(queries, terms, fused, strict=True):
+        parts = (answer.ranking.scores, answer.dense, answer.sparse)
+        scores, dense, sparse = (part[offset:].tolist() for part in parts)
+        end = start + len(scores)
+        hits = tuple(map(Hit, ids[start:end], scores, dense, sparse))
+        start = end
+        results.append(SearchResult(query, hits, answer.proven, answer.bound, answer.depth, row))
+    return results
 
 
 def _check_seal(folder: Path, manifest: Manifest, encoder: TextEncoder) -> None:

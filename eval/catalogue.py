@@ -9,6 +9,7 @@ from dupmae.errors import UsageError
 from dupmae.eval.beir import Collection, cache_folder, find_collection, load_beir
 from dupmae.eval.demo import demo_collection
 from dupmae.eval.download import fetch_collection
+from dupmae.eval.irds import PREFIX, irds_collection
 
 DEMO = "demo"
 """The collection that is made on the spot from Python's own documentation."""
@@ -23,14 +24,23 @@ def open_collection(
     """Return a collection by name: the demo, one on this machine, or else a download of BEIR's.
 
     Args:
-        name: `demo`, the name of a BEIR folder, or the path of a folder in that layout.
+        name: `demo`, the name of a BEIR folder, the path of a folder in that layout, or `irds:` and
+            an id of ir_datasets.
         split: which judgements; the default is `test`, `dev` for msmarco.
         data_dirs: folders to look in before `$DUPMAE_DATA` and the cache.
 
     Raises:
         DataError: if it can neither be found nor fetched, or a file of it is malformed.
-        UsageError: if the demo is asked for another split than its own.
+        UsageError: if the demo is asked for another split than its own, or an id of ir_datasets
+            for any.
     """
+    if name.startswith(PREFIX):
+        dataset_id = name.removeprefix(PREFIX)
+        if split is not None:
+            raise UsageError(
+                f"the id {dataset_id} names its split, so --split {split} says nothing"
+            )
+        return irds_collection(dataset_id, cache_folder().parent / "irds")
     if name == DEMO:
         if split not in (None, "test"):
             raise UsageError(f"the demo collection has the split test only, not {split!r}")

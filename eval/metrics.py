@@ -16,7 +16,7 @@ import ir_measures
 
 from dupmae.errors import UsageError
 from dupmae.eval.beir import Qrels
-from dupmae.eval.runs import Run, falling_scores
+from dupmae.eval.runs import Ranked, Run, falling_scores
 
 MEASURES = ("nDCG@10", "R@100", "RR@10", "AP")
 """What reports hold unless told otherwise."""
@@ -36,23 +36,35 @@ def measure_run(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES) -> V
         UsageError: if a measure is unknown.
     """
     parsed = parse_measures(measures)
-    scores = {
-        query_id: {
-            doc_id: score
-            for (doc_id, _), score in zip(
-                ranking, falling_scores([score for _, score in ranking]), strict=True
-            )
-        }
+    pairs = {
+        query_id: _falling(ranking)
         for query_id, ranking in run.items()
         if ranking and query_id in qrels
     }
     values: Values = {str(measure): dict.fromkeys(qrels, 0.0) for measure in parsed}
     try:
-        for query_id, measure, value in ir_measures.iter_calc(parsed, qrels, scores):
-            values[str(measure)][query_id] = float(value)
+        for depth, some in _by_depth(parsed).items():
+            scores = {query_id: dict(hits[:depth]) for query_id, hits in pairs.items()}
+            for query_id, measure, value in ir_measures.iter_calc(some, qrels, scores):
+                values[str(measure)][query_id] = float(value)
     except subprocess.CalledProcessError:  # gdeval.pl, behind ERR and nDCG(dcg='exp-log2')
         raise UsageError("one of these measures is computed only for numeric query ids") from None
     return values
+
+
+def _falling(ranking: Ranked) -> Ranked:
+    scores = falling_scores([score for _, score in ranking])
+    return [(doc_id, score) for (doc_id, _), score in zip(ranking, scores, strict=True)]
+
+
+def _by_depth(measures: Sequence[Any]) -> dict[int | None, list[Any]]:
+    """Group measures by how many hits they look at, None for all: few are fast to measure."""
+    groups: dict[int | None, list[Any]] = {}
+    for measure in measures:
+        # Of judged documents only, a cutoff counts others than the first hits.
+        is_cut = not measure.params.get("judged_only")
+        groups.setdefault(measure.params.get("cutoff") if is_cut else None, []).append(measure)
+    return groups
 
 
 def aggregate(values: Values) -> dict[str, float]:

@@ -77,11 +77,13 @@ def run_lines(run: Run, tag: str = "dupmae") -> Iterator[str]:
         DataError: if an id or the tag holds white space, which separates fields in that format.
     """
     _check_field("run tag", tag)
-    for query_id, ranking in run.items():
+    for query_id in run:
         _check_field("query id", query_id)
+    for doc_id in {doc_id for ranking in run.values() for doc_id, _ in ranking}:
+        _check_field("document id", doc_id)
+    for query_id, ranking in run.items():
         scores = falling_scores([score for _, score in ranking])
         for rank, ((doc_id, _), score) in enumerate(zip(ranking, scores, strict=True), start=1):
-            _check_field("document id", doc_id)
             yield f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n"
 
 

@@ -107,29 +107,51 @@ def compare(
             f"no system {baseline!r} to compare with; there are {', '.join(per_query)}"
         )
     systems = list(per_query)
+    column = systems.index(baseline)
     intervals: dict[str, dict[str, tuple[float, float]]] = {system: {} for system in systems}
     comparisons: list[Comparison] = []
-    for measure, by_query in per_query[baseline].items():
-        values = np.array(
-            [[per_query[s][measure][query] for s in systems] for query in by_query], dtype=float
-        )
-        if not is_averaged(measure) or not np.all(np.isfinite(values)):
-            continue
-        means = resampled_means(values, seed=seed, samples=samples)
-        for system, lower, upper in zip(systems, *_bounds(means), strict=True):
-            intervals[system][measure] = (float(lower), float(upper))
-        column = systems.index(baseline)
-        comparisons += _against(measure, systems, values, means, column, seed)
+    values = _finite_values(per_query, baseline)
+    if values:
+        # Each measure sees the same flips and the same sets of queries, so they are drawn once.
+        joined = np.concatenate(list(values.values()), axis=1)
+        means = resampled_means(joined, seed=seed, samples=samples)
+        differences = [_differences(each, column) for each in values.values()]
+        flips = randomisation_p(np.concatenate(differences, axis=1), seed=seed, samples=samples)
+        by_measure = (np.split(each, len(values), axis=-1) for each in (means, flips))
+        for measure, its_means, p in zip(values, *by_measure, strict=True):
+            for system, lower, upper in zip(systems, *_bounds(its_means), strict=True):
+                intervals[system][measure] = (float(lower), float(upper))
+            bounds = _bounds(_differences(its_means, column))
+            of_queries = _differences(values[measure], column)
+            others = [name for name in systems if name != baseline]
+            comparisons += _against(measure, others, of_queries, bounds, p.tolist())
     return Statistics(baseline, seed, samples, intervals, tuple(comparisons))
 
 
+def _finite_values(per_query: Mapping[str, Values], baseline: str) -> dict[str, Float64]:
+    """Return (queries, systems) values of each measure that is averaged and always has a value."""
+    values: dict[str, Float64] = {}
+    for measure, by_query in per_query[baseline].items():
+        columns = [[of_system[measure][q] for q in by_query] for of_system in per_query.values()]
+        table = np.array(columns, dtype=np.float64).T
+        if is_averaged(measure) and np.all(np.isfinite(table)):
+            values[measure] = table
+    return values
+
+
+def _differences(values: Float64, column: int) -> Float64:
+    """Return how far all other columns are above one."""
+    differences: Float64 = np.delete(values, column, axis=1) - values[:, [column]]
+    return differences
+
+
 def _against(
-    measure: str, systems: Sequence[str], values: Float64, means: Float64, column: int, seed: int
+    measure: str,
+    others: Sequence[str],
+    differences: Float64,
+    bounds: Float64,
+    randomisation: Sequence[float],
 ) -> Iterator[Comparison]:
-    others = [index for index in range(len(systems)) if index != column]
-    differences = values[:, others] - values[:, [column]]
-    lower, upper = _bounds(means[:, others] - means[:, [column]])
-    randomisation = randomisation_p(differences, seed=seed, samples=len(means)).tolist()
     t = t_test_p(differences).tolist()
     corrected = zip(holm(randomisation), holm(t), strict=True)
     for place, (p_randomisation, p_t) in enumerate(corrected):
@@ -137,10 +159,10 @@ def _against(
         wins, losses = int(np.sum(of_queries > _TIE)), int(np.sum(of_queries < -_TIE))
         yield Comparison(
             measure=measure,
-            system=systems[others[place]],
+            system=others[place],
             difference=float(of_queries.mean()),
-            lower=float(lower[place]),
-            upper=float(upper[place]),
+            lower=float(bounds[0, place]),
+            upper=float(bounds[1, place]),
             p_randomisation=randomisation[place],
             p_t=t[place],
             p_randomisation_holm=p_randomisation,

@@ -21,7 +21,7 @@ TIERS = [
     {"finetune", "pretrain"},
     {"stages"},
     {"adapt"},
-    {"server"},
+    {"integrations", "server"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -57,13 +57,13 @@ def own(names: set[str]) -> set[str]:
 
 def test_every_module_has_a_tier() -> None:
     modules = {path.stem for path in (ROOT / "dupmae").glob("*.py")} - {"__init__"}
-    assert modules | {"commands", "server"} == set().union(*TIERS)
+    assert modules | {"commands", "integrations", "server"} == set().union(*TIERS)
 
 
 def test_the_model_package_never_imports_upward() -> None:
     below: set[str] = set()
     for tier in TIERS:
-        for module in tier - {"server", "commands", "cli", "__main__"}:
+        for module in tier - {"commands", "integrations", "server", "cli", "__main__"}:
             found = own(imports(ROOT / "dupmae" / f"{module}.py"))
             assert found <= below, f"{module} imports {found - below}"
         below |= tier
@@ -89,7 +89,7 @@ def test_the_other_packages_import_only_what_is_drawn() -> None:
 
 
 def test_folders_are_one_deep() -> None:
-    for package in ("dupmae/commands", *PACKAGES):
+    for package in ("dupmae/commands", "dupmae/integrations", *PACKAGES):
         assert not list((ROOT / package).glob("*/*.py")), package
 
 

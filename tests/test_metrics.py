@@ -77,6 +77,13 @@ def test_the_rank_cutoff_is_inclusive() -> None:
     assert measure_run(run, {"q": {"d11": 1}}, ["RR@10"])["RR@10"]["q"] == 0.0
 
 
+def test_a_cutoff_of_judged_documents_looks_past_those_without_a_judgement() -> None:
+    run: Run = {"q": [("u", 4.0), ("v", 3.0), ("a", 2.0), ("b", 1.0)]}
+    names = ["P(judged_only=True)@2", "P@2"]
+    values = measure_run(run, {"q": {"a": 1, "b": 0}}, names)
+    assert [by_query["q"] for by_query in values.values()] == [1 / 2, 0.0]
+
+
 def random_collection(seed: int) -> tuple[dict[str, dict[str, int]], Run]:
     """Return graded judgements and a run with many ties, of 40 queries over 300 documents."""
     generator = np.random.default_rng(seed)
@@ -96,7 +103,16 @@ def test_values_equal_those_of_trec_eval_on_the_run_file(tmp_path: Path) -> None
     write_run(run, tmp_path / "run.trec")
     with (tmp_path / "run.trec").open() as stream:
         from_file = pytrec_eval.parse_run(stream)
-    names = {"nDCG@10": "ndcg_cut_10", "R@100": "recall_100", "AP": "map", "RR": "recip_rank"}
+    names = {
+        "nDCG@10": "ndcg_cut_10",
+        "nDCG@5": "ndcg_cut_5",
+        "nDCG": "ndcg",
+        "R@100": "recall_100",
+        "P@10": "P_10",
+        "AP@100": "map_cut_100",
+        "AP": "map",
+        "RR": "recip_rank",
+    }
     expected = pytrec_eval.RelevanceEvaluator(qrels, set(names.values())).evaluate(from_file)
     values = measure_run(run, qrels, list(names))
     for name, trec_name in names.items():

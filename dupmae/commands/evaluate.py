@@ -56,7 +56,8 @@ class _Settings:
     multiple=True,
     required=True,
     metavar="NAME",
-    help="A BEIR collection, a folder in that layout, or demo; several are averaged.",
+    help="A BEIR collection, a folder in that layout, irds:ID for an id of ir_datasets, or demo; "
+    "several are averaged.",
 )
 @click.option("--split", help="Which judgements.  [default: test; msmarco: dev]")
 @click.option(
