@@ -138,7 +138,8 @@ class DupMAEClient:
     def explain(self, query: str, doc_id: str, k: int = 10, **options: Any) -> dict[str, Any]:
         """Return how a query scores a document, as `python cli.py explain --json` writes it."""
         asked = {"query": query, "id": doc_id, "k": k, **options}
-        return self._send("POST", "/explain", asked)
+        explained: dict[str, Any] = self._send("POST", "/explain", asked)
+        return explained
 
     def index(self, documents: Iterable[Document]) -> int:
         """Index documents, 500 at a time; they replace those of the same ids.
