@@ -21,6 +21,7 @@ from dupmae.commands.export import export
 from dupmae.commands.index import index
 from dupmae.commands.maintain import compact, delete, info, restore, snapshot, verify
 from dupmae.commands.search import explain, search
+from dupmae.commands.serve import serve
 from dupmae.commands.train import finetune, pretrain
 from dupmae.errors import DupMAEError
 
@@ -60,6 +61,7 @@ for command in (
     convert,
     search,
     explain,
+    serve,
     eval_command,
     info,
     verify,

@@ -48,3 +48,19 @@ class GateError(DupMAEError):
     """A measure fell significantly against an earlier report."""
 
     exit_code = 5
+
+
+class WriterBusyError(DupMAEError):
+    """Another writer is at work in an index folder."""
+
+
+class ServerError(DupMAEError):
+    """A server could not be reached, or failed to answer."""
+
+
+class ServerBusyError(ServerError):
+    """A server has too much to do; the same request may succeed later."""
+
+
+class AccessError(ServerError):
+    """A server wants a key, or one that may do more."""

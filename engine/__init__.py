@@ -1,7 +1,13 @@
 """The engine: builds an index folder and answers from it with a proof."""
 
 from dupmae.engine.build import build_index
-from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus, read_id_file
+from dupmae.engine.corpus import (
+    corpus_hash,
+    count_documents,
+    read_corpus,
+    read_id_file,
+    to_document,
+)
 from dupmae.engine.explain import Explanation, TermMatch, explain
 from dupmae.engine.export import export_index
 from dupmae.engine.facets import FacetValue
@@ -50,6 +56,7 @@ __all__ = [
     "read_manifest",
     "restore_index",
     "snapshot_index",
+    "to_document",
     "to_pyserini",
     "verify_index",
 ]

@@ -166,7 +166,15 @@ def _decompressed(raw: BufferedReader) -> BufferedReader | gzip.GzipFile:
 
 def _document(line: bytes, where: str) -> Document:
     """Make a document of one line, or raise a DataError that starts with `where`."""
-    record = _json_object(line, where)
+    return to_document(_json_object(line, where), where)
+
+
+def to_document(record: Mapping[str, Any], where: str) -> Document:
+    """Make a document of the JSON object that is a line of a corpus file.
+
+    Raises:
+        DataError: if it is none; the message starts with `where`.
+    """
     doc_id = _string(record, "_id", where)
     if not doc_id:
         raise DataError(f'{where}: "_id" is empty; every document needs an id of its own')

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dupmae.errors import DupMAEError
+from dupmae.errors import WriterBusyError
 
 LOCK_NAME = "WRITER.lock"
 
@@ -21,7 +21,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     ever stale. The file says which process holds it, for the message only.
 
     Raises:
-        DupMAEError: if another writer, in this process or another, holds the lock.
+        WriterBusyError: if another writer, in this process or another, holds the lock.
     """
     path = folder / LOCK_NAME
     descriptor = _open_locked(path)
@@ -48,7 +48,7 @@ def _open_locked(path: Path) -> int:
         if not _try_lock(descriptor):
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise DupMAEError(
+            raise WriterBusyError(
                 f"another writer (process {holder or 'unknown'}) is at work in {path.parent}; "
                 "wait for it to end"
             )

@@ -96,6 +96,13 @@ class SearchEngine:
             self._state = state
         return is_new
 
+    def pinned(self) -> SearchEngine:
+        """Return an engine that keeps this generation, whoever reloads this one.
+
+        Both share all files, so closing one closes the other.
+        """
+        return SearchEngine(self._folder, self.encoder, self.weights, self._state)
+
     def __len__(self) -> int:
         return len(self._state.view)
 
@@ -176,9 +183,24 @@ class SearchEngine:
         for start in range(0, len(queries), QUERY_BLOCK):
             block = queries[start : start + QUERY_BLOCK]
             encoded = self.encode(block, weights, view)
-            fused = fuse_batch(encoded, view.stores, offset + k, weights)
-            results += [_result(view, *pair, offset) for pair in zip(block, fused, strict=True)]
+            results += self.search_encoded(
+                block, encoded, k, offset=offset, weights=weights, view=view
+            )
         return results
+
+    def search_encoded(
+        self,
+        queries: Sequence[str],
+        encoded: Encoded,
+        k: int,
+        *,
+        offset: int,
+        weights: Weights,
+        view: View,
+    ) -> list[SearchResult]:
+        """Do the second half of `search_batch`: answer queries with what `encode` made of them."""
+        fused = fuse_batch(encoded, view.stores, offset + k, weights)
+        return [_result(view, *pair, offset) for pair in zip(queries, fused, strict=True)]
 
     def count(self, where: Filter | str | None = None) -> int:
         """Return how many documents match a filter; all if none is given.

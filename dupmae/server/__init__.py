@@ -1,0 +1,1 @@
+"""`python cli.py serve`: indexes over HTTP. Needs the extra `[serve]`; nothing else imports it."""
