@@ -3,7 +3,7 @@
 
 import { ApiError, indexOf, Latest, request } from "./api.js";
 import { byId, counted, el, unseen } from "./dom.js";
-import { pickedValues, plainValues, withPick, withPicks } from "./where.js";
+import { pickedKeys, pickedValues, plainValues, withPick, withPicks } from "./where.js";
 
 const KEYS_SHOWN = 3;
 const VALUES_SHOWN = 8;
@@ -27,7 +27,7 @@ export class Facets {
   /** Show the facets of a state whose answer has these hits. */
   update(state, hits) {
     this.#learn(state, hits);
-    const keys = state.facets ?? this.#chosen;
+    const keys = [...new Set([...(state.facets ?? this.#chosen), ...pickedKeys(state.where)])];
     const asked = JSON.stringify([state.index, state.where, keys]);
     if (asked === this.#counted) return;
     this.#latest.run((signal) => this.#count(state, keys, signal), (counts) => {
@@ -84,7 +84,7 @@ export class Facets {
     return el("fieldset", { class: "facet" },
       el("legend", {}, el("span", {}, key)),
       el("button", { type: "button", class: "clear", "aria-label": `Remove the facet ${key}`,
-        onclick: () => this.#change({ facets: keys.filter((other) => other !== key) }) }, "×"),
+        onclick: () => this.#remove(state, key, keys) }, "×"),
       rows.length ? rows : el("p", { class: "soft" }, "no values"),
       hidden > 0 ? more : null);
   }
@@ -97,6 +97,12 @@ export class Facets {
       el("input", { type: "checkbox", checked: picked.has(json), "data-pick": `${key} = ${json}`, onchange: change }),
       el("span", { class: "facet-text", title: text }, text),
       el("span", { class: "facet-count" }, counted(documents), unseen(" documents")));
+  }
+
+  #remove(state, key, keys) {
+    const patch = { facets: keys.filter((other) => other !== key) };
+    const isPicked = pickedValues(state.where, key).size > 0;
+    this.#change(isPicked ? { ...patch, where: withPicks(state.where, key, []), offset: 0 } : patch);
   }
 
   #unfold(key, state) {

@@ -27,7 +27,7 @@ let busy = null;
 /** Go to a changed state, as a new entry of the history or in place of the one at hand. */
 function go(patch, { replace = false, opened = false } = {}) {
   const before = state;
-  state = { ...state, ...patch };
+  state = { ...state, ...takeTyped(), ...patch };
   isTyped = false;
   history[replace ? "replaceState" : "pushState"]({ opened }, "", address(state));
   show(before);
@@ -35,15 +35,16 @@ function go(patch, { replace = false, opened = false } = {}) {
 
 function show(before) {
   showControls();
-  if (before === null || !asksTheSame(before, state)) ask();
+  const asks = before === null || !asksTheSame(before, state);
+  if (asks) ask();
   else if (before.facets !== state.facets && state.q.trim()) facets.update(state, hits);
-  showDocument();
+  if (!asks || !state.doc || !state.q.trim()) showDocument(); // else once the answer is there
 }
 
 function showControls() {
   document.title = state.q.trim() ? `${state.q.trim()} · DupMAE Search` : "DupMAE Search";
-  for (const [id, value] of [["q", state.q], ["where", state.where]]) {
-    if (document.activeElement !== byId(id) || typing === null) byId(id).value = value;
+  for (const id of ["q", "where"]) {
+    if (typing === null && byId(id).value !== state[id]) byId(id).value = state[id];
   }
   document.querySelector(`[name=mode][value=${state.mode}]`).checked = true;
   if (![...byId("k").options].some((option) => Number(option.value) === state.k)) byId("k").append(el("option", {}, String(state.k)));
@@ -92,11 +93,11 @@ function showAnswers(asked, answers) {
   if (!hits.length) {
     byId("status").replaceChildren("No documents");
     byId("answer").replaceChildren(noHits(asked, main.documents, () => go({ where: "", offset: 0 })));
-    return;
+  } else {
+    byId("status").replaceChildren(...statusText(main), legend());
+    const list = asked.mode === "compare" ? comparison(answers, asked) : hitList(main, asked);
+    byId("answer").replaceChildren(list, paging(main, asked) ?? "");
   }
-  byId("status").replaceChildren(...statusText(main), legend());
-  const list = asked.mode === "compare" ? comparison(answers, asked) : hitList(main, asked);
-  byId("answer").replaceChildren(list, paging(main, asked) ?? "");
   if (state.doc) showDocument();
 }
 
@@ -148,22 +149,26 @@ function setBusy(isBusy) {
 }
 
 /** Take up what was typed after a pause; all of one spell of typing is one entry of the history. */
-function typed(patch, pause) {
+function waitForMore(pause) {
   clearTimeout(typing);
   typing = setTimeout(() => {
-    go(patch(), { replace: isTyped });
-    typing = null;
+    go({}, { replace: isTyped });
     isTyped = true;
   }, pause);
 }
 
-/** Take up what was typed at once. */
+/** Take up what was typed at once; more typing is another entry. */
 function finishTyping() {
+  if (typing !== null) go({}, { replace: isTyped });
+  isTyped = false;
+}
+
+/** Return as a patch what was typed and not yet taken up. */
+function takeTyped() {
+  if (typing === null) return {};
   clearTimeout(typing);
   typing = null;
-  const patch = { q: byId("q").value, where: byId("where").value };
-  if (patch.q !== state.q || patch.where !== state.where) go({ ...patch, offset: 0, doc: "" }, { replace: isTyped });
-  isTyped = false;
+  return { q: byId("q").value, where: byId("where").value, offset: 0, doc: "" };
 }
 
 async function loadIndexes() {
@@ -196,13 +201,19 @@ function takeClick(event) {
   }
 }
 
+/** Whether a click hit the backdrop of a dialog; keys make clicks without a place. */
+function isOutside(event, dialog) {
+  const { left, right, top, bottom } = dialog.getBoundingClientRect();
+  return event.target === dialog && !(event.clientX >= left && event.clientX < right && event.clientY >= top && event.clientY < bottom);
+}
+
 function listen() {
   byId("search").addEventListener("submit", (event) => {
     event.preventDefault();
     finishTyping();
   });
-  byId("q").addEventListener("input", () => typed(() => ({ q: byId("q").value, offset: 0, doc: "" }), TYPING_PAUSE));
-  byId("where").addEventListener("input", () => typed(() => ({ where: byId("where").value, offset: 0, doc: "" }), FILTER_PAUSE));
+  byId("q").addEventListener("input", () => waitForMore(TYPING_PAUSE));
+  byId("where").addEventListener("input", () => waitForMore(FILTER_PAUSE));
   byId("where").addEventListener("change", finishTyping);
   byId("where-clear").addEventListener("click", () => go({ where: "", offset: 0 }));
   byId("k").addEventListener("change", () => go({ k: Number(byId("k").value), offset: 0 }));
@@ -219,7 +230,9 @@ function listen() {
     closeDocument();
   });
   for (const dialog of document.querySelectorAll("dialog")) {
-    dialog.addEventListener("click", (event) => event.target === dialog && dialog.dispatchEvent(new Event("cancel", { cancelable: true })) && dialog.close());
+    dialog.addEventListener("click", (event) => {
+      if (isOutside(event, dialog) && dialog.dispatchEvent(new Event("cancel", { cancelable: true }))) dialog.close();
+    });
   }
   document.addEventListener("click", takeClick);
   addEventListener("popstate", () => {

@@ -6,6 +6,7 @@ import { plainValues } from "./where.js";
 
 const MOST_CHIPS = 5;
 const CHIP_LENGTH = 48;
+const LEAST_MARKED = 0.1; // of the heaviest on the page: feedback gives a query many light terms
 
 /** Make the list of an answer's hits. */
 export function hitList(answer, state) {
@@ -52,16 +53,17 @@ function breakable(text) {
 
 /** A text with its highlights marked, the stronger the more their terms add to the score. */
 export function marked(snippet, heaviest) {
-  const characters = Array.from(snippet.text); // ranges count code points, strings of JavaScript do not
-  const pieces = [];
+  const text = snippet.text;
+  const characters = Array.from(text); // ranges count code points, strings of JavaScript do not
+  const pieces = [/^\p{Ll}/u.test(text) ? "… " : ""];
   let reached = 0;
   for (const { start, end, weight } of [...snippet.highlights].sort((a, b) => a.start - b.start)) {
-    if (start < reached || end <= start) continue;
+    if (start < reached || weight < LEAST_MARKED * heaviest) continue;
     pieces.push(characters.slice(reached, start).join(""));
-    pieces.push(el("mark", { vars: { weight: Math.max(0, weight) / heaviest } }, characters.slice(start, end).join("")));
+    pieces.push(el("mark", { vars: { weight: weight / heaviest } }, characters.slice(start, end).join("")));
     reached = end;
   }
-  pieces.push(characters.slice(reached).join(""));
+  pieces.push(characters.slice(reached).join(""), /[\p{L}\p{N},]$/u.test(text) ? " …" : "");
   return pieces;
 }
 

@@ -4,7 +4,6 @@
 export const WEIGHTS = { hybrid: [1, 1], dense: [1, 0], sparse: [0, 1] };
 
 const DEFAULTS = { q: "", where: "", k: 10, offset: 0, mode: "hybrid", index: "", facets: null, doc: "" };
-const MOST_HITS = 100;
 
 /** Read an address's query; what makes no sense there is taken for not given. */
 export function readState(search) {
@@ -13,8 +12,8 @@ export function readState(search) {
   return {
     q: given.get("q") ?? DEFAULTS.q,
     where: given.get("where") ?? DEFAULTS.where,
-    k: whole(given.get("k"), 1, MOST_HITS) ?? DEFAULTS.k,
-    offset: whole(given.get("offset"), 0, Number.MAX_SAFE_INTEGER) ?? DEFAULTS.offset,
+    k: whole(given.get("k"), 1) ?? DEFAULTS.k,
+    offset: whole(given.get("offset"), 0) ?? DEFAULTS.offset,
     mode: mode === "compare" || Object.hasOwn(WEIGHTS, mode ?? "") ? mode : DEFAULTS.mode,
     index: given.get("index") ?? DEFAULTS.index,
     facets: given.has("facets") ? given.getAll("facets").filter(Boolean) : DEFAULTS.facets,
@@ -38,7 +37,7 @@ export function asksTheSame(one, other) {
   return ["q", "where", "k", "offset", "mode", "index"].every((name) => one[name] === other[name]);
 }
 
-function whole(text, least, most) {
+function whole(text, least) {
   const number = /^\d+$/.test(text ?? "") ? Number(text) : NaN;
-  return number >= least && number <= most ? number : null;
+  return number >= least && Number.isSafeInteger(number) ? number : null;
 }

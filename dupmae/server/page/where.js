@@ -27,6 +27,13 @@ export function pickedValues(where, key) {
   return new Set(clauses.flatMap((clause) => clauseValues(clause, key) ?? []));
 }
 
+/** Return the keys for which values are checked, but for a document's own id and title. */
+export function pickedKeys(where) {
+  const { clauses } = parts(where);
+  const picked = clauses.filter((clause) => clauseValues(clause, clause.tokens[0]) !== null).map(({ tokens: [key] }) => key);
+  return [...new Set(picked)].filter((key) => !["id", "title"].includes(key));
+}
+
 /** Return the expression with a value (as JSON) checked or not. */
 export function withPick(where, key, json, isOn) {
   const picked = pickedValues(where, key);
