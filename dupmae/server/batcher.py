@@ -68,7 +68,7 @@ class Batcher(Generic[Options, Result]):
         Raises:
             RefusedError: if too many wait, or the server ends.
         """
-        job = _Job[Options, Result](options, queries)
+        job: _Job[Options, Result] = _Job(options, queries)
         with self._changed:
             waiting = self._count()
             if self._closed or (waiting and waiting + len(queries) > self._limit):

@@ -15,6 +15,9 @@ from dupmae.errors import DataError, DupMAEError, UsageError, WriterBusyError
 
 logger = logging.getLogger(__name__)
 
+LONGEST_MESSAGE = 1000
+"""Characters; a message may quote a request."""
+
 _CODES = {400: "bad_request", 404: "not_found", 405: "bad_method"}
 
 
@@ -37,7 +40,9 @@ def error_response(
     status: int, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """Return an error in the one form that all have."""
-    content = {"error": {"code": code, "message": message}}
+    line = " ".join(message.encode("utf-8", "replace").decode().split())
+    shown = line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} …"
+    content = {"error": {"code": code, "message": shown}}
     return JSONResponse(content, status, headers=dict(headers or {}))
 
 
@@ -86,7 +91,7 @@ def _of_engine(error: DupMAEError) -> JSONResponse:
 def _first_problem(errors: Sequence[Any]) -> str:
     """Return one line on the first thing that is wrong with a request."""
     first = errors[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})
+    place = ".".join(str(part) for part in first["loc"][1:])  # without "body" or "query"
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "json_invalid":
         return f"the body is not JSON: {first['ctx']['error']}"

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+
+def _whole(text: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can write but no text holds."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("holds half of a surrogate pair (\\ud800 to \\udfff); remove it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
 Weight = Annotated[float | None, Field(ge=0, le=1e100, allow_inf_nan=False)]
-Index = Annotated[str | None, Field(description="Name of the index; the first one if null.")]
+Index = Annotated[Text | None, Field(description="Name of the index; the first one if null.")]
 
 
 class _Request(BaseModel):
@@ -23,12 +32,12 @@ class _Weighed(_Request):
 class SearchRequest(_Weighed):
     """One query, or several with the same options."""
 
-    query: str | None = Field(None, examples=["does vitamin D prevent fractures?"])
-    queries: list[str] | None = Field(None, min_length=1, description="In place of `query`.")
+    query: Text | None = Field(None, examples=["does vitamin D prevent fractures?"])
+    queries: list[Text] | None = Field(None, min_length=1, description="In place of `query`.")
     k: int = Field(10, ge=1, description="How many hits.")
     offset: int = Field(0, ge=0, description="How many of the best to leave out.")
-    where: str | None = Field(None, examples=[None], description='Such as "year >= 2019".')
-    facets: list[str] = Field([], max_length=20, description="Keys whose values are counted.")
+    where: Text | None = Field(None, examples=[None], description='Such as "year >= 2019".')
+    facets: list[Text] = Field([], max_length=20, description="Keys whose values are counted.")
     snippets: bool = Field(True, description="Whether hits carry a passage with highlights.")
     texts: bool = Field(False, description="Whether hits carry the whole text.")
     index: Index = None
@@ -43,18 +52,18 @@ class SearchRequest(_Weighed):
 class ExplainRequest(_Weighed):
     """A query, and the document whose score is to be taken apart."""
 
-    query: str = Field(examples=["does vitamin D prevent fractures?"])
-    id: str = Field(examples=["sun"])
+    query: Text = Field(examples=["does vitamin D prevent fractures?"])
+    id: Text = Field(examples=["sun"])
     k: int = Field(10, ge=1, description="How far behind rank k the document is, if it is.")
-    where: str | None = Field(None, examples=[None])
+    where: Text | None = Field(None, examples=[None])
     index: Index = None
 
 
 class FacetsRequest(_Request):
     """Keys whose values are counted over all documents that match."""
 
-    facets: list[str] = Field(min_length=1, max_length=20, examples=[["journal"]])
-    where: str | None = Field(None, examples=[None])
+    facets: list[Text] = Field(min_length=1, max_length=20, examples=[["journal"]])
+    where: Text | None = Field(None, examples=[None])
     index: Index = None
 
 
@@ -78,8 +87,8 @@ class IndexRequest(_Request):
 class DeleteRequest(_Request):
     """Which documents to delete: all of these ids or none, or all that match a filter."""
 
-    ids: list[str] | None = Field(None, min_length=1, examples=[["bone"]])
-    where: str | None = Field(None, examples=[None])
+    ids: list[Text] | None = Field(None, min_length=1, examples=[["bone"]])
+    where: Text | None = Field(None, examples=[None])
     index: Index = None
 
     @model_validator(mode="after")
