@@ -90,7 +90,7 @@ def serving(*indexes: str) -> Iterator[str]:
 
 
 class Tab:
-    """A tab of the browser; `errors` gathers what its console and its security policy complain of."""
+    """A tab of the browser; `errors` gathers what its console complains of."""
 
     def __init__(self, browser: Any, address: str, **options: Any) -> None:
         self.context = browser.new_context(reduced_motion="reduce", **options)
