@@ -142,11 +142,11 @@ class Attempts:
         self._before, self._folder = place / "before", place / "my.index"
         self._trace = place / "trace"
         prepare, self._operate = SCENARIOS[scenario]
-        _forked(lambda: prepare(self._before))
-        self.old, _ = _forked(lambda: state(self._before))
+        forked(lambda: prepare(self._before))
+        self.old, _ = forked(lambda: state(self._before))
         self._reset()
         self.calls = self._attempt("count", 0)[1]
-        self.new, _ = _forked(lambda: state(self._folder))
+        self.new, _ = forked(lambda: state(self._folder))
         self.trace = [line.split(" ", 1) for line in self._trace.read_text().splitlines()]
 
     def unsafe(self) -> list[str]:
@@ -184,9 +184,9 @@ class Attempts:
         """Let the call number `at` go wrong."""
         self._reset()
         error, calls = self._attempt(kind, at)
-        left, problems = _forked(lambda: state(self._folder))
-        _forked(lambda: self._operate(self._folder))
-        again, more = _forked(lambda: state(self._folder))
+        left, problems = forked(lambda: state(self._folder))
+        forked(lambda: self._operate(self._folder))
+        again, more = forked(lambda: state(self._folder))
         return Outcome(
             kind=kind,
             at=at,
@@ -195,7 +195,7 @@ class Attempts:
             state=self._name(left),
             problems=problems + more,
             again=self._name(again),
-            leftovers=_forked(lambda: leftovers(self._folder)),
+            leftovers=forked(lambda: leftovers(self._folder)),
         )
 
     def _attempt(self, kind: str, at: int) -> tuple[str, int]:
@@ -215,7 +215,7 @@ class Attempts:
             shim.fault_arm(b"", 0, ctypes.c_long(0))
             return error, calls
 
-        return _forked(work, dead=("", -1))
+        return forked(work, dead=("", -1))
 
     def _name(self, found: str) -> str:
         return "new" if found == self.new else "old" if found == self.old else found
@@ -226,7 +226,7 @@ class Attempts:
             shutil.copytree(self._before, self._folder)
 
 
-def _forked(work: Callable[[], Any], dead: Any = None) -> Any:
+def forked(work: Callable[[], Any], dead: Any = None) -> Any:
     """Return what `work` returns in a process of its own; `dead` if that was killed."""
     reading, writing = os.pipe()
     child = os.fork()
