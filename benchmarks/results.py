@@ -25,7 +25,8 @@ from dupmae.eval.files import write_text
 from dupmae.eval.statistics import ALPHA
 from dupmae.eval.tables import p_text
 
-COLLECTIONS = ("scifact", "nfcorpus", "cranfield", "squad")
+COLLECTIONS = {"scifact": "test", "nfcorpus": "test", "cranfield": "test", "squad": "dev"}
+"""Those that are measured unless others are named, and which split; of others `test`."""
 LABELS = {
     "hybrid": "**the sum with feedback** (what `search` does)",
     "no-feedback": "the sum",
@@ -85,11 +86,13 @@ def _name(system: str) -> str:
 
 def measure(name: str, data: Path, minilm: Path, out: Path) -> Measured:
     """Evaluate all systems on one collection."""
-    runs = {path.stem: path for path in write_runs(name, data, minilm, out)}
+    split = COLLECTIONS.get(name, "test")
+    runs = {path.stem: path for path in write_runs(name, data, minilm, out, split)}
     own = [system for system in LABELS if system not in OF_FILES]
     systems = ",".join([*own, *(f"run:{runs[system]}" for system in OF_FILES)])
-    options = ["--beir", name, "--data", str(data), "--out", str(out), "--systems", systems]
-    dupmae(["eval", *options, "--baseline", "bm25"], standalone_mode=False)
+    options = ["--beir", name, "--split", split, "--data", str(data), "--out", str(out)]
+    options += ["--systems", systems, "--baseline", "bm25"]
+    dupmae(["eval", *options], standalone_mode=False)
     return Measured.read(out / name / "report.json")
 
 

@@ -150,9 +150,11 @@ def _best(scores: Float64, doc_ids: Sequence[str]) -> Iterator[list[tuple[str, f
         yield [(doc_ids[ordinal], float(row[ordinal])) for ordinal in best]
 
 
-def write_runs(name: str, data: Path, minilm: Path, out: Path) -> list[Path]:
+def write_runs(
+    name: str, data: Path, minilm: Path, out: Path, split: str | None = None
+) -> list[Path]:
     """Write the runs of one collection, and return their files."""
-    collection = open_collection(name, data_dirs=[data])
+    collection = open_collection(name, split=split, data_dirs=[data])
     documents = list(read_corpus(collection.corpus_path))
     texts = [document.content for document in documents]
     model = MiniLM(minilm)
@@ -171,10 +173,11 @@ def write_runs(name: str, data: Path, minilm: Path, out: Path) -> list[Path]:
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--minilm", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/eval"))
-def main(names: Sequence[str], data: Path, minilm: Path, out: Path) -> None:
+@click.option("--split", help="Which queries.  [default: test; msmarco: dev]")
+def main(names: Sequence[str], data: Path, minilm: Path, out: Path, split: str | None) -> None:
     """Write the runs of some collections."""
     for name in names:
-        for path in write_runs(name, data, minilm, out):
+        for path in write_runs(name, data, minilm, out, split):
             click.echo(path)
 
 
