@@ -189,6 +189,14 @@ def test_a_wrong_request_is_refused_in_one_line(
     assert words in message
 
 
+def test_explain_reaches_every_rank_that_a_page_does_and_none_beyond(folder: Path) -> None:
+    asked = {"query": QUERY, "id": "bone"}
+    with serving(folder, max_k=20, max_offset=30) as client:
+        assert client.post("/explain", json={**asked, "k": 50}).json()["k"] == 50
+        beyond = problem(client.post("/explain", json={**asked, "k": 51}))
+    assert beyond[1:] == ("bad_value", "k may be 50 at most, found 51")
+
+
 @pytest.mark.parametrize(
     "body",
     [
