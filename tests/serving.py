@@ -58,9 +58,7 @@ def serving(
     ]
     given = {} if page_folder is None else {"page_folder": page_folder}
     app = create_app(indexes, ServerSettings(**settings), keys or ApiKeys(()), **given)
-    with TestClient(
-        app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False
-    ) as client:
+    with TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False) as client:
         yield client
 
 

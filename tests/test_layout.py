@@ -11,7 +11,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TIERS = [
     {"errors", "files", "types"},
-    {"cls_attention", "contrastive", "decoder", "heads", "inputs", "onnx_format", "processes"},
+    {
+        "client",
+        "cls_attention",
+        "contrastive",
+        "decoder",
+        "heads",
+        "inputs",
+        "onnx_format",
+        "processes",
+    },
     {"config", "folder", "model", "pooling", "seal", "term_weights", "texts"},
     {"data", "masking", "neighbours", "packing", "stored", "tokens", "weights"},
     {"card", "graph", "objective", "represent", "run_folder", "state"},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from serving import DOCUMENTS, WordEncoder, problem, serving, write_index
+from starlette.testclient import TestClient
 
 from dupmae.engine import SearchEngine, build_index, delete_documents, read_manifest
 from dupmae.engine.lock import writer_lock
@@ -132,40 +133,47 @@ def test_searches_go_on_while_a_write_is_under_way(folder: Path) -> None:
             assert write.result().json()["documents"] == 5
 
 
+class _Asking:
+    """Asks again and again until it is told to stop; keeps what it saw and what failed."""
+
+    def __init__(self, client: TestClient) -> None:
+        self._client = client
+        self.done = threading.Event()
+        self.seen: set[tuple[int, int]] = set()
+        self.failed: list[str] = []
+
+    def ask(self) -> None:
+        while not self.done.is_set():
+            response = self._client.post("/search", json={"query": "vitamin lock", "k": 9})
+            answer = response.json()
+            if not response.is_success or len(answer["hits"]) != answer["documents"]:
+                self.failed.append(response.text)
+                return
+            self.seen.add((answer["generation"], answer["documents"]))
+
+    def until_seen(self, wanted: tuple[int, int]) -> None:
+        for _ in range(600):
+            if wanted in self.seen or self.failed:
+                return
+            self.done.wait(0.05)
+
+
 def test_what_another_process_writes_is_seen_without_a_request_lost(folder: Path) -> None:
-    seen, failed = set(), []
-    done = threading.Event()
-    with serving(folder) as client:
-
-        def ask() -> None:
-            while not done.is_set():
-                response = client.post("/search", json={"query": "vitamin lock", "k": 9})
-                if response.status_code != 200:
-                    failed.append(response.text)
-                    return
-                answer = response.json()
-                seen.add((answer["generation"], answer["documents"]))
-                if len(answer["hits"]) != answer["documents"]:
-                    failed.append(response.text)
-
-        with ThreadPoolExecutor(2) as pool:
-            asking = [pool.submit(ask) for _ in range(2)]
-            try:
-                for number in range(3):
-                    build_index([Document(f"n{number}", "a lock")], WordEncoder(), folder)
-                delete_documents(folder, [each.doc_id for each in DOCUMENTS[1:]])
-                newest = read_manifest(folder)
-                wanted = (newest.generation, newest.documents)
-                for _ in range(600):
-                    if wanted in seen or failed:
-                        break
-                    done.wait(0.05)
-            finally:
-                done.set()
-            for each in asking:
-                each.result()
-    assert failed == []
-    assert wanted in seen
+    with serving(folder) as client, ThreadPoolExecutor(2) as pool:
+        asking = _Asking(client)
+        threads = [pool.submit(asking.ask) for _ in range(2)]
+        try:
+            for number in range(3):
+                build_index([Document(f"n{number}", "a lock")], WordEncoder(), folder)
+            delete_documents(folder, [each.doc_id for each in DOCUMENTS[1:]])
+            newest = read_manifest(folder)
+            asking.until_seen((newest.generation, newest.documents))
+        finally:
+            asking.done.set()
+        for each in threads:
+            each.result()
+    assert asking.failed == []
+    assert (newest.generation, newest.documents) in asking.seen
 
 
 def test_an_index_made_anew_by_another_encoder_is_not_taken_up(

@@ -20,10 +20,11 @@ from dupmae.commands.options import (
     threads_option,
     weight_options,
 )
+from dupmae.commands.snippets import snippet_json, snippet_text
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
-    from dupmae.engine import Explanation, FacetValue, Filter, SearchEngine
+    from dupmae.engine import Explanation, FacetValue, Filter, SearchEngine, Snippet
     from dupmae.types import Document, Hit, SearchResult
 
 where_option = click.option(
@@ -35,9 +36,6 @@ where_option = click.option(
 FACET_VALUES = 10
 """Values of a facet that are shown; --json has all."""
 
-SNIPPET = 200
-"""Characters of a document's text that are shown."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
@@ -45,16 +43,17 @@ class _Answer:
 
     result: SearchResult
     documents: list[Document]
+    snippets: list[Snippet]
     total: int
     offset: int
     where: Filter | None
     facets: Mapping[str, Sequence[FacetValue]]
 
-    def rows(self) -> Iterator[tuple[int, Hit, Document]]:
-        """Yield rank, hit and document."""
-        pairs = zip(self.result.hits, self.documents, strict=True)
-        for rank, (hit, document) in enumerate(pairs, start=self.offset + 1):
-            yield rank, hit, document
+    def rows(self) -> Iterator[tuple[int, Hit, Document, Snippet]]:
+        """Yield rank, hit, document and snippet."""
+        found = zip(self.result.hits, self.documents, self.snippets, strict=True)
+        for rank, (hit, document, snippet) in enumerate(found, start=self.offset + 1):
+            yield rank, hit, document, snippet
 
 
 @click.command()
@@ -79,7 +78,7 @@ def search(
     **encoding: Any,
 ) -> None:
     """Find the k documents that score highest for QUERY, exactly and proven."""
-    from dupmae.engine import parse_keys
+    from dupmae.engine import parse_keys, snippets
 
     chosen, keys = _filter(where), [] if facets is None else parse_keys(facets)
     with _open(query, index_folder, **encoding) as engine:
@@ -87,7 +86,8 @@ def search(
         ids = [hit.doc_id for hit in result.hits]
         documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
         counts = engine.facets(keys, chosen) if keys else {}
-        answer = _Answer(result, documents, engine.count(chosen), offset, chosen, counts)
+        cut, total = snippets(engine, result, ids), engine.count(chosen)
+        answer = _Answer(result, documents, cut, total, offset, chosen, counts)
         click.echo((_answer_json if as_json else _answer_text)(answer))
 
 
@@ -112,12 +112,14 @@ def explain(
 ) -> None:
     """Take the score of document DOC_ID for QUERY apart: its dense part and each of its terms."""
     from dupmae.engine import explain as take_apart
+    from dupmae.engine import snippet
 
     chosen = _filter(where)
     with _open(query, index_folder, **encoding) as engine:
         explanation = take_apart(engine, query, doc_id, k=k, where=chosen)
+        passage = snippet(engine, query, doc_id, where=chosen)
         show = _explanation_json if as_json else _explanation_text
-        click.echo(show(explanation, engine.count(chosen)))
+        click.echo(show(explanation, engine.count(chosen), passage))
 
 
 def _filter(where: str | None) -> Filter | None:
@@ -154,8 +156,9 @@ def _answer_json(answer: _Answer) -> str:
             "title": document.title,
             "text": document.text,
             "metadata": dict(document.metadata),
+            "snippet": snippet_json(snippet),
         }
-        for rank, hit, document in answer.rows()
+        for rank, hit, document, snippet in answer.rows()
     ]
     result = answer.result
     shown: dict[str, Any] = {
@@ -176,14 +179,12 @@ def _answer_json(answer: _Answer) -> str:
 
 def _answer_text(answer: _Answer) -> str:
     lines = []
-    for rank, hit, document in answer.rows():
+    for rank, hit, document, snippet in answer.rows():
         lines.append(
             f"{rank:>3}. {hit.score:.4f}  (dense {hit.dense:.4f}, sparse {hit.sparse:.4f})  "
             f"{hit.doc_id}"
         )
-        text = " ".join(document.text.split())
-        snippet = text if len(text) <= SNIPPET else f"{text[:SNIPPET].rsplit(' ', 1)[0]} …"
-        lines += [f"     {line}" for line in (document.title, snippet) if line]
+        lines += [f"     {line}" for line in (document.title, snippet_text(snippet)) if line]
     lines.append(_proof_text(answer))
     for key, values in answer.facets.items():
         shown = [
@@ -207,7 +208,7 @@ def _proof_text(answer: _Answer) -> str:
     return f"proven: {what} (list depth {result.depth})"
 
 
-def _explanation_json(explanation: Explanation, total: int) -> str:
+def _explanation_json(explanation: Explanation, total: int, snippet: Snippet) -> str:
     return json.dumps(
         {
             "query": explanation.query,
@@ -236,12 +237,13 @@ def _explanation_json(explanation: Explanation, total: int) -> str:
                 {"term": term.text, "query_weight": term.query_weight}
                 for term in explanation.missing
             ],
+            "snippet": snippet_json(snippet),
         },
         ensure_ascii=False,
     )
 
 
-def _explanation_text(explanation: Explanation, total: int) -> str:
+def _explanation_text(explanation: Explanation, total: int, snippet: Snippet) -> str:
     weights = explanation.weights
     lines = [
         f"{explanation.doc_id}: rank {explanation.rank:,} of {total:,}, "
@@ -254,6 +256,8 @@ def _explanation_text(explanation: Explanation, total: int) -> str:
             f"  not among the first {explanation.k:,}: {explanation.gap:.4f} below rank "
             f"{explanation.k:,} with its {explanation.kth_score:.4f}"
         )
+    if snippet.text:
+        lines.append(f"  {snippet_text(snippet)}")
     if explanation.terms:
         width = max(len(term.text) for term in explanation.terms)
         lines.append(f"  {'term':<{width + 4}}   query × document = part of sparse")

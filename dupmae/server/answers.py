@@ -7,14 +7,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from dupmae.engine import Explanation, FacetValue, Filter, Key, Manifest, SearchEngine
-from dupmae.engine.view import View
+from dupmae.engine import (
+    Explanation,
+    FacetValue,
+    Filter,
+    Key,
+    Manifest,
+    SearchEngine,
+    Snippet,
+    snippets,
+)
 from dupmae.server import models
 from dupmae.server.indexes import ServedIndex
-from dupmae.server.snippets import snippet_of
-from dupmae.types import Document, Encoded, SearchResult
+from dupmae.types import SearchResult
 
 FACET_VALUES = 1000
 """Values of a facet that are sent, the most frequent ones."""
@@ -48,7 +53,7 @@ def search_answers(options: SearchOptions, queries: Sequence[str]) -> list[model
         queries, encoded, options.k, offset=options.offset, weights=weights, view=view
     )
     counts = engine.facets(options.facets, options.where) if options.facets else {}
-    hits = [_hits(engine, options, encoded, *each) for each in enumerate(results)]
+    hits = [_hits(engine, options, result) for result in results]
     encode_ms = 1000 * (searched - started)
     search_ms = 1000 * (time.perf_counter() - searched)
     timing = models.Timing(encode_ms=encode_ms, search_ms=search_ms, total_ms=encode_ms + search_ms)
@@ -150,14 +155,14 @@ def finite(bound: float) -> float | None:
 
 
 def _hits(
-    engine: SearchEngine, options: SearchOptions, encoded: Encoded, row: int, result: SearchResult
+    engine: SearchEngine, options: SearchOptions, result: SearchResult
 ) -> list[models.FoundDocument]:
-    ordinals = [engine.documents.ordinal(hit.doc_id) for hit in result.hits]
-    documents = engine.documents.get(ordinals)
-    snippets: list[models.Snippet | None] = [None] * len(documents)
+    ids = [hit.doc_id for hit in result.hits]
+    documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
+    passages: Sequence[Snippet | None] = [None] * len(ids)
     if options.snippets:
-        snippets = _snippets(engine, encoded, row, ordinals, documents)
-    found = zip(result.hits, documents, snippets, strict=True)
+        passages = snippets(engine, result, ids)
+    found = zip(result.hits, documents, passages, strict=True)
     return [
         models.FoundDocument(
             rank=rank,
@@ -167,39 +172,18 @@ def _hits(
             sparse=hit.sparse,
             title=document.title,
             text=document.text if options.texts else None,
-            snippet=snippet,
+            snippet=None if passage is None else _snippet(passage),
             metadata=dict(document.metadata),
         )
-        for rank, (hit, document, snippet) in enumerate(found, start=options.offset + 1)
+        for rank, (hit, document, passage) in enumerate(found, start=options.offset + 1)
     ]
 
 
-def _snippets(
-    engine: SearchEngine,
-    encoded: Encoded,
-    row: int,
-    ordinals: Sequence[int],
-    documents: Sequence[Document],
-) -> list[models.Snippet | None]:
-    parts = _term_parts(engine, encoded, row, engine.view, ordinals)
-    return [
-        snippet_of(document.text, of_terms)
-        for document, of_terms in zip(documents, parts, strict=True)
-    ]
-
-
-def _term_parts(
-    engine: SearchEngine, encoded: Encoded, row: int, view: View, ordinals: Sequence[int]
-) -> list[dict[str, float]]:
-    """Return what each term adds to each document's sparse part, by the vocabulary's entry."""
-    terms, weights = encoded.sparse.row(row)
-    texts = np.array(engine.encoder.term_texts(terms.tolist()), dtype=object)
-    parts = []
-    for ordinal in ordinals:
-        own, own_weights = view.sparse_row(ordinal)
-        _, in_query, in_document = np.intersect1d(
-            terms, own, assume_unique=True, return_indices=True
-        )
-        products = weights[in_query].astype(np.float64) * own_weights[in_document]
-        parts.append(dict(zip(texts[in_query].tolist(), products.tolist(), strict=True)))
-    return parts
+def _snippet(passage: Snippet) -> models.Snippet:
+    return models.Snippet(
+        text=passage.text,
+        highlights=[
+            models.Highlight(start=each.start, end=each.end, weight=each.weight)
+            for each in passage.highlights
+        ],
+    )
