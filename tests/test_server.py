@@ -79,6 +79,7 @@ def test_hits_carry_their_document_and_a_snippet_with_the_parts_of_terms(
         terms = explain(engine, "vitamin lock", hit["id"], feedback=0).terms
         products = {term.text: term.product for term in terms}
         assert hit["snippet"]["text"] == document.text
+        assert (hit["snippet"]["before"], hit["snippet"]["after"]) == (False, False)
         for mark in hit["snippet"]["highlights"]:
             assert mark["weight"] == products[document.text[mark["start"] : mark["end"]]]
     marked = {hit["id"]: len(hit["snippet"]["highlights"]) for hit in answer.json()["hits"]}
