@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="needs Chromium (Debian: chromium)"),
 ]
 expect = playwright.expect
+expect.set_options(timeout=20_000)  # a busy machine is no failure
 QUERY = "whales in cold seas"
 
 
@@ -92,8 +93,9 @@ def test_an_answer_that_comes_late_is_not_shown(tab: Tab) -> None:
         };
     """)
     tab.open()
-    page.keyboard.type("viper")
-    page.wait_for_function("window.asked.includes('viper')")
+    page.get_by_role("searchbox").fill("viper")
+    expect(page).to_have_url(re.compile("q=viper"))
+    assert page.evaluate("window.asked") == ["viper"]
     page.get_by_role("searchbox").fill("otter")
     expect(page.locator("#answer .hit").first).to_have_attribute("data-doc", re.compile("otter"))
     page.wait_for_timeout(1200)
@@ -304,8 +306,7 @@ READY = {
 }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_axe_finds_nothing_and_nothing_overflows(
     browser: Any, address: str, scheme: str, width: int
 ) -> None:

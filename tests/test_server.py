@@ -79,6 +79,7 @@ def test_hits_carry_their_document_and_a_snippet_with_the_parts_of_terms(
         terms = explain(engine, "vitamin lock", hit["id"], feedback=0).terms
         products = {term.text: term.product for term in terms}
         assert hit["snippet"]["text"] == document.text
+        assert (hit["snippet"]["before"], hit["snippet"]["after"]) == (False, False)
         for mark in hit["snippet"]["highlights"]:
             assert mark["weight"] == products[document.text[mark["start"] : mark["end"]]]
     marked = {hit["id"]: len(hit["snippet"]["highlights"]) for hit in answer.json()["hits"]}
@@ -187,6 +188,14 @@ def test_a_wrong_request_is_refused_in_one_line(
         status, found, message = problem(client.post("/search", json=asked))
     assert (status, found) == (422, code)
     assert words in message
+
+
+def test_explain_reaches_every_rank_that_a_page_does_and_none_beyond(folder: Path) -> None:
+    asked = {"query": QUERY, "id": "bone"}
+    with serving(folder, max_k=20, max_offset=30) as client:
+        assert client.post("/explain", json={**asked, "k": 50}).json()["k"] == 50
+        beyond = problem(client.post("/explain", json={**asked, "k": 51}))
+    assert beyond[1:] == ("bad_value", "k may be 50 at most, found 51")
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,11 @@ def test_all_four_folders_and_the_type_marker_are_inside(names: list[str]) -> No
         assert f"dupmae/{name}" in names
 
 
+def test_the_page_is_inside(names: list[str]) -> None:
+    for path in (ROOT / "dupmae" / "server" / "page").iterdir():
+        assert f"dupmae/server/page/{path.name}" in names
+
+
 def test_the_shipped_encoder_is_inside(names: list[str]) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json", "dupmae.json"):
         assert f"dupmae/models/dupmae-mini/{name}" in names

@@ -186,4 +186,6 @@ def _snippet(passage: Snippet) -> models.Snippet:
             models.Highlight(start=each.start, end=each.end, weight=each.weight)
             for each in passage.highlights
         ],
+        before=passage.before,
+        after=passage.after,
     )

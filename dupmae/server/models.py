@@ -111,6 +111,8 @@ class Snippet(BaseModel):
 
     text: str
     highlights: list[Highlight]
+    before: bool = Field(description="Whether the document's text begins before the passage.")
+    after: bool = Field(description="Whether it goes on after it.")
 
 
 class FoundDocument(BaseModel):

@@ -68,7 +68,7 @@ async def explain_score(
 ) -> models.Explained:
     """Take the score of one document apart: its dense part and each of its terms."""
     query = service.check_query(asked.query)
-    service.check_page(asked.k)
+    service.check_rank(asked.k)
     engine = service.index(asked.index or index).pinned()
     where = service.filter(asked.where)
     weights = engine.choose_weights(asked.dense_weight, asked.sparse_weight, asked.feedback)

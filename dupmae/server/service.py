@@ -97,6 +97,12 @@ class Service:
                     422, "bad_value", f"{name} may be {most:,} at most, found {value:,}"
                 )
 
+    def check_rank(self, k: int) -> None:
+        """Refuse a rank that no page reaches."""
+        most = self.settings.max_offset + self.settings.max_k
+        if k > most:
+            raise RefusedError(422, "bad_value", f"k may be {most:,} at most, found {k:,}")
+
     def filter(self, where: str | None) -> Filter | None:
         """Read a filter; one of spaces is none."""
         most = self.settings.max_query_length

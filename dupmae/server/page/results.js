@@ -53,9 +53,8 @@ function breakable(text) {
 
 /** A text with its highlights marked, the stronger the more their terms add to the score. */
 export function marked(snippet, heaviest) {
-  const text = snippet.text;
-  const characters = Array.from(text); // ranges count code points, strings of JavaScript do not
-  const pieces = [/^\p{Ll}/u.test(text) ? "… " : ""];
+  const characters = Array.from(snippet.text); // ranges count code points, strings of JavaScript do not
+  const pieces = [snippet.before ? "… " : ""];
   let reached = 0;
   for (const { start, end, weight } of [...snippet.highlights].sort((a, b) => a.start - b.start)) {
     if (start < reached || weight < LEAST_MARKED * heaviest) continue;
@@ -63,7 +62,7 @@ export function marked(snippet, heaviest) {
     pieces.push(el("mark", { vars: { weight: weight / heaviest } }, characters.slice(start, end).join("")));
     reached = end;
   }
-  pieces.push(characters.slice(reached).join(""), /[\p{L}\p{N},]$/u.test(text) ? " …" : "");
+  pieces.push(characters.slice(reached).join(""), snippet.after ? " …" : "");
   return pieces;
 }
 
