@@ -3,8 +3,8 @@
 The seal says that weights, tokenizer and settings are the same. What runs them may still make other
 vectors: another version of the runtime, another precision, another kernel for another processor.
 So a manifest holds what the encoder made of two texts, and by which runtime. An encoder that is run
-by the same one is trusted; any other encodes the texts again, once in a process, and must come to
-vectors that are the same but for the rounding of float32.
+by the same one is trusted; any other encodes the texts again when it opens the index, and must come
+to vectors that are the same but for the rounding of float32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +61,6 @@ class Canaries:
     texts: tuple[Canary, ...]
 
 
-_trusted: WeakKeyDictionary[TextEncoder, set[Canaries]] = WeakKeyDictionary()
-"""What encoders of this process have been found to agree with."""
-
-
 def make_canaries(encoder: TextEncoder) -> Canaries:
     """Encode the canary texts."""
     encoded = encoder.encode_queries(CANARY_TEXTS)
@@ -80,20 +75,17 @@ def make_canaries(encoder: TextEncoder) -> Canaries:
 
 def check_canaries(folder: Path, canaries: Canaries | None, encoder: TextEncoder) -> None:
     """Raise SealError if an encoder of the right seal makes other vectors than the index has."""
-    if canaries is None or canaries in _trusted.get(encoder, ()):
-        return
     runtime = _runtime(encoder)
-    if not runtime or runtime != canaries.runtime:
-        off = max(drifts(canaries, encoder), default=0.0)
-        if not off <= TOLERANCE:  # NaN too
-            raise SealError(
-                f"encoder {encoder.name} makes other vectors than those of index {folder}: canary "
-                f"texts are off by {off:.2g} of their length, at most {TOLERANCE:g} is rounding; "
-                f"the index was made on {canaries.runtime or 'an unknown runtime'}, this is "
-                f"{runtime or 'an unknown one'}; use that runtime, or rebuild the index with "
-                "--replace"
-            )
-    _trusted.setdefault(encoder, set()).add(canaries)
+    if canaries is None or (runtime and runtime == canaries.runtime):
+        return
+    off = max(drifts(canaries, encoder), default=0.0)
+    if not off <= TOLERANCE:  # NaN too
+        raise SealError(
+            f"encoder {encoder.name} makes other vectors than those of index {folder}: canary "
+            f"texts are off by {off:.2g} of their length, at most {TOLERANCE:g} is rounding; the "
+            f"index was made on {canaries.runtime or 'an unknown runtime'}, this is "
+            f"{runtime or 'an unknown one'}; use that runtime, or rebuild the index with --replace"
+        )
 
 
 def drifts(canaries: Canaries, encoder: TextEncoder) -> Iterator[float]:

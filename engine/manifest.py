@@ -179,6 +179,11 @@ def parse_manifest(folder: Path) -> Manifest:
         raise IndexMissingError(
             f"no index at {folder}; make one with `dupmae index corpus.jsonl --index {folder}`"
         ) from None
+    except PermissionError:
+        raise IndexMissingError(
+            f"index {folder} cannot be read: you have no right to read {MANIFEST_NAME}; ask its "
+            "owner for that"
+        ) from None
     except OSError as error:
         raise damaged(folder, f"{MANIFEST_NAME} cannot be read ({error})") from error
     return manifest_of(folder, content)

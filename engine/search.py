@@ -80,7 +80,7 @@ class SearchEngine:
             UsageError: if a weight is out of its range.
         """
         weights = Weights(dense_weight, sparse_weight, feedback)
-        return cls(Path(folder), encoder, weights, _opened(Path(folder), encoder, {}))
+        return cls(Path(folder), encoder, weights, _opened(Path(folder), encoder))
 
     def reload(self) -> bool:
         """Take up the newest generation, of which only what is new is opened.
@@ -93,7 +93,7 @@ class SearchEngine:
         Raises:
             IndexMissingError, SealError: as `open`; the engine then stays as it was.
         """
-        state = _opened(self._folder, self.encoder, self._state.segments)
+        state = _opened(self._folder, self.encoder, self._state)
         is_new = state.manifest != self._state.manifest
         if is_new:
             self._state = state
@@ -282,12 +282,14 @@ class SearchEngine:
         self.close()
 
 
-def _opened(folder: Path, encoder: TextEncoder, segments: Mapping[str, Segment]) -> _State:
-    """Open the newest generation, once the encoder is known to fit."""
+def _opened(folder: Path, encoder: TextEncoder, before: _State | None = None) -> _State:
+    """Open the newest generation, once the encoder is known to fit; it fits the one before."""
+    segments = {} if before is None else before.segments
 
     def opens(manifest: Manifest) -> _State:
         _check_seal(folder, manifest, encoder)
-        check_canaries(folder, manifest.canaries, encoder)
+        if before is None or manifest.canaries != before.manifest.canaries:
+            check_canaries(folder, manifest.canaries, encoder)
         return _State.open(folder, manifest, segments)
 
     return read_state(folder, opens)

@@ -201,11 +201,11 @@ def _best_window(
 
 
 def _word_bounds(span: _Span, words: Sequence[tuple[int, int]], length: int) -> tuple[int, int]:
-    """Return where the word of a piece starts and ends, or of a piece as long what fits."""
+    """Return where a piece's word starts and ends; of one too long, what fits of the piece."""
     start, end = words[bisect_right(words, (span.start, sys.maxsize)) - 1]
-    return (
-        (start, end) if end - start <= length else (span.start, min(span.end, span.start + length))
-    )
+    if end - start <= length:
+        return start, end
+    return span.start, min(span.end, span.start + length)
 
 
 def _start(text: str, words: Sequence[tuple[int, int]], first: int, slack: int) -> int:

@@ -179,21 +179,31 @@ def _read_qrels(path: Path) -> tuple[Qrels, int]:
     qrels: Qrels = {}
     lines = 0
     for number, line in text_lines(path):
-        # BEIR writes with csv.writer, which quotes fields that hold a quote, as DBpedia's ids do.
-        fields = next(csv.reader([line], delimiter="\t")) if '"' in line else line.split("\t")
+        where = f"{path}, line {number}"
+        fields = _fields(line, where)
         if number == 1 and fields[-1].strip().lower() == "score":
             continue
-        query_id, doc_id, grade = _judgement(fields, f"{path}, line {number}")
+        query_id, doc_id, grade = _judgement(fields, where)
         lines += 1
         earlier = qrels.setdefault(query_id, {}).setdefault(doc_id, grade)
         if earlier != grade:
             raise DataError(
-                f"{path}, line {number}: judges document {doc_id!r} for query {query_id!r} "
+                f"{where}: judges document {doc_id!r} for query {query_id!r} "
                 f"as {grade}, an earlier line as {earlier}; keep one of them"
             )
     if not qrels:
         raise DataError(f"{path} holds no judgements; expected lines of query-id, corpus-id, score")
     return qrels, lines - sum(map(len, qrels.values()))
+
+
+def _fields(line: str, where: str) -> list[str]:
+    """Split a line; BEIR's csv.writer quotes fields that hold a quote, as DBpedia's ids do."""
+    if '"' not in line:
+        return line.split("\t")
+    try:
+        return next(csv.reader([line], delimiter="\t"))
+    except csv.Error as error:
+        raise DataError(f"{where}: cannot be split into fields: {error}") from None
 
 
 def _judgement(fields: list[str], where: str) -> tuple[str, str, int]:

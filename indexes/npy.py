@@ -7,6 +7,7 @@ import mmap
 import os
 from contextlib import suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from dupmae.errors import IndexMissingError
 from dupmae.files import publish
+
+BAD_HEADER = (OSError, ValueError, OverflowError, EOFError, SyntaxError, TokenError, RecursionError)
+"""What NumPy raises where a .npy file's header is damaged, which it reads as Python's literals."""
 
 
 class NpyWriter:
@@ -121,7 +125,7 @@ def open_npy(path: Path, dtype: DTypeLike, ndim: int) -> NDArray[Any]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise IndexMissingError(f"{path} is missing; build the index again") from None
-    except (OSError, ValueError, EOFError) as error:
+    except BAD_HEADER as error:
         raise IndexMissingError(f"{path} is damaged ({error}); build the index again") from error
     if array.dtype != np.dtype(dtype) or array.ndim != ndim:
         raise IndexMissingError(

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from dupmae.errors import DataError, UsageError
 from dupmae.files import replacing
+from dupmae.indexes.npy import BAD_HEADER
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -33,7 +34,7 @@ _LONGEST_HEADER = 100_000_000
 """What the safetensors library itself reads at most."""
 _ZIP_HEADER = 30
 """Bytes of a ZIP member's own header before its name."""
-_DAMAGES = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
+_DAMAGES = (*BAD_HEADER, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
 """What reading raises where bytes are not what they should be."""
 
 

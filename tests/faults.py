@@ -30,6 +30,7 @@ from dupmae.engine import (
     build_index,
     compact,
     delete_documents,
+    delete_matching,
     read_manifest,
     restore_index,
     snapshot_index,
@@ -68,6 +69,10 @@ def delete(folder: Path) -> None:
     delete_documents(folder, ["d2", "d10", "d15"], missing_ok=True)
 
 
+def where(folder: Path) -> None:
+    delete_matching(folder, "n < 3 or n >= 14")
+
+
 def restore(folder: Path) -> None:
     """Restore a snapshot, if that was not done before."""
     if not (folder / "MANIFEST.json").exists():
@@ -95,6 +100,7 @@ SCENARIOS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "update": (build, update),
     "replace": (build, replace),
     "delete": (updated, delete),
+    "where": (updated, where),
     "compact": (updated, compact),
     "restore": (snapshot, restore),
 }

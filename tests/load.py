@@ -203,14 +203,15 @@ class Reader:
         query = " ".join(chance.choices([*WORDS, "unheard"], k=chance.randrange(1, 4)))
         k, offset = chance.choice([1, 5, 20, 300]), chance.choice([0, 0, 7])
         below = chance.choice([1000, 1000, chance.randrange(150)])
-        result = engine.search(query, k, offset=offset, where=f"n < {below}")
+        where = None if below == 1000 else f"n < {below}"
+        result = engine.search(query, k, offset=offset, where=where)
         states = candidates()
         found = [truth.problem(result, k, offset, below) for _, truth in states]
         with self._lock:
             self.counts["answers"] += 1
             if "" not in found:
                 numbers = [number for number, _ in states]
-                self.problems.append(f"after {numbers}: {query!r}, k {k}, n < {below}: {found}")
+                self.problems.append(f"after {numbers}: {query!r}, k {k}, where {where}: {found}")
 
     def _reload(self) -> None:
         with self._lock:

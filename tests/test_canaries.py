@@ -94,13 +94,23 @@ def test_vectors_that_are_no_numbers_are_drift(index: Path) -> None:
         SearchEngine.open(index, Drifted(dense=np.nan))
 
 
-def test_the_same_runtime_is_trusted_and_another_looked_at_once_in_a_process(index: Path) -> None:
+def test_the_same_runtime_is_trusted_and_another_looked_at_when_it_opens(index: Path) -> None:
     same, other, silent = Drifted(runtime="chips of one kind"), Drifted(runtime="x"), Drifted()
     for encoder, looks in ((same, 0), (other, 1), (silent, 1)):
-        for _ in range(3):
-            with SearchEngine.open(index, encoder) as engine:
-                engine.reload()
+        with SearchEngine.open(index, encoder) as engine:
+            delete_documents(index, ["a"], missing_ok=True)
+            engine.reload()
         assert encoder.asked == looks
+
+
+def test_a_reload_looks_at_other_canaries(index: Path) -> None:
+    encoder = Drifted(runtime="x")
+    with SearchEngine.open(index, encoder) as engine:
+        drifted = Drifted(dense=5 * TOLERANCE, runtime="y")
+        build_index(DOCUMENTS, drifted, index, replace=True)
+        with pytest.raises(SealError, match="made on y, this is x"):
+            engine.reload()
+        assert engine.manifest.generation == 1
 
 
 def test_an_update_keeps_the_canaries_and_a_delete_too(index: Path) -> None:

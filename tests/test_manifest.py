@@ -177,6 +177,17 @@ def test_bytes_that_are_no_text_are_damage(index: Path) -> None:
         read_manifest(index)
 
 
+def test_a_manifest_that_may_not_be_read_is_not_called_damaged(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(IndexMissingError, match=r"no right to read MANIFEST\.json; ask its owner"):
+        read_manifest(index)
+
+
 def test_a_newer_format_is_named_and_not_called_damaged(index: Path) -> None:
     change(index, format_version=FORMAT_VERSION + 1, unknown="field")
     with pytest.raises(IndexMissingError, match=rf"has format {FORMAT_VERSION + 1}.*update dupmae"):
