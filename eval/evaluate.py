@@ -33,15 +33,19 @@ SHALLOW = 10
 """Proofs are reported for answers of this length as well: what an interactive search shows. A
 report keeps so many hits of every query."""
 
+RECALL_LEVELS = tuple(f"IPrec@{level / 10:.1f}" for level in range(11))
+"""Interpolated precision at recall 0, .1, …, 1: the points of a precision-recall curve."""
+
 _BLOCK = 256  # queries: few enough for their hits to fit in memory at any k, enough for a batch
 
 
 class _State:
     """One system, and what has been seen of its answers so far."""
 
-    def __init__(self, system: System, measures: Sequence[str]) -> None:
+    def __init__(self, system: System, measures: Sequence[str], curve: Sequence[str]) -> None:
         self.system = system
         self.values: Values = {name: {} for name in measures}
+        self.curve: Values = {name: {} for name in curve}
         self.proofs = Proofs()
         self.shallow = Proofs()
         self.parts = Parts()
@@ -70,8 +74,10 @@ class _State:
     def measure(self, run: Run, collection: Collection) -> None:
         """Add a block's values."""
         judged = {query_id: collection.qrels[query_id] for query_id in run}
-        for name, values in measure_run(run, judged, list(self.values)).items():
-            self.values[name].update(values)
+        found = measure_run(run, judged, list({**self.values, **self.curve}))
+        for kept in (self.values, self.curve):
+            for name, values in kept.items():
+                values.update(found[name])
 
     def _timed(self, queries: Mapping[str, str], k: int) -> Answers:
         started = time.perf_counter()
@@ -87,6 +93,7 @@ def evaluate(
     k: int = 1000,
     measures: Sequence[str] = MEASURES,
     run_files: Mapping[str, Path] | None = None,
+    precision_recall: bool = False,
 ) -> Report:
     """Ask each system all queries of a collection and measure the answers.
 
@@ -98,6 +105,7 @@ def evaluate(
         k: hits a query that are measured and written, ≥ any measure's cutoff.
         measures: names of ir_measures.
         run_files: system → where to write its TREC run; the file appears when all is done.
+        precision_recall: whether the report shall have the points of these curves.
 
     Raises:
         UsageError: if a measure is unknown or looks deeper than k, or a setting is out of range.
@@ -106,7 +114,8 @@ def evaluate(
     names = check_measures(measures, k)
     run_files = {} if run_files is None else run_files
     _check(systems, run_files)
-    states = {name: _State(system, names) for name, system in systems.items()}
+    curve = RECALL_LEVELS if precision_recall else ()
+    states = {name: _State(system, names, curve) for name, system in systems.items()}
     first = next(iter(states.values()))
     with ExitStack() as stack:
         files: dict[str, IO[str]] = {
@@ -136,6 +145,11 @@ def _report(collection: Collection, states: Mapping[str, _State], k: int) -> Rep
         seconds={system: state.seconds for system, state in states.items()},
         per_query={system: state.values for system, state in states.items()},
         top={system: state.top for system, state in states.items()},
+        precision={
+            system: tuple(aggregate(state.curve).values())
+            for system, state in states.items()
+            if state.curve
+        },
     )
 
 

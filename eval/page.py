@@ -10,7 +10,7 @@ from html import escape
 from importlib.resources import files
 
 from dupmae.eval.browser import Chapter, moved_most, worst
-from dupmae.eval.plots import Dot, counted, dot_plot, histogram, scatter
+from dupmae.eval.plots import Dot, counted, curves, dot_plot, histogram, scatter
 from dupmae.eval.report import Report
 from dupmae.eval.statistics import Comparison, Statistics
 from dupmae.eval.summary import Summary
@@ -58,6 +58,8 @@ def _chapter(chapter: Chapter) -> Iterator[str]:
     yield "<h3>Measures</h3>"
     yield _measures(report)
     yield _plots(_dots(report, measure) for measure in report.measures)
+    if report.precision:
+        yield _plots([curves("precision at recall (interpolated)", report.precision, "recall")])
     yield from _comparisons(report)
     yield from _distributions(report)
     yield from moved_most(chapter)

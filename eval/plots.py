@@ -1,4 +1,4 @@
-"""Plots as inline SVG: dots with intervals, a scatter of pairs, a histogram, counted values.
+"""Plots as inline SVG: dots with intervals, curves, a scatter of pairs, bars of values.
 
 Colours are classes and CSS variables of the page that they stand in, so they follow its theme.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -17,6 +17,7 @@ import numpy as np
 _LABEL_CHARACTERS = 22
 _BINS = 24
 _BARS_WIDE, _BARS_HIGH = 260, 130
+_COLOURS = 8  # of lines, in page.css; more lines are dashed
 _PLACES = 6  # for bars of counted values, at least, so that a lone one is no block
 
 
@@ -40,10 +41,8 @@ def dot_plot(title: str, dots: Sequence[Dot]) -> str:
     parts = [_title(title), *_grid(axis, top, bottom)]
     for place, dot in enumerate(dots):
         y = top + row * place + row / 2
-        label = dot.label
-        if len(label) > _LABEL_CHARACTERS:
-            label = "…" + label[-_LABEL_CHARACTERS + 1 :]
-        parts.append(f'<text x="{left - 10}" y="{y + 4:.1f}" class="end">{escape(label)}</text>')
+        label = escape(_short(dot.label))
+        parts.append(f'<text x="{left - 10}" y="{y + 4:.1f}" class="end">{label}</text>')
         hover = f"{dot.label}: {dot.value:.4f}"
         if dot.interval:
             low, high = dot.interval
@@ -82,6 +81,32 @@ def scatter(title: str, points: Sequence[tuple[float, float, str]], x_name: str)
         f'<text x="{left + side / 2}" y="{top + side + 34}" class="middle">{escape(x_name)}</text>'
     )
     return _svg(left + side + 16, top + side + 42, title, parts)
+
+
+def curves(title: str, lines: Mapping[str, Sequence[float]], x_name: str) -> str:
+    """Return lines over equal steps from 0 to 1, each with its name where a legend stands."""
+    left, top, wide, high = 44, 30, 420, 260
+    across = _Axis(0.0, 1.0, left, left + wide)
+    up = _Axis.around([0.0, *itertools.chain(*lines.values())], top + high, top)
+    parts = [_title(title), *_grid(across, top, top + high)]
+    for tick in up.ticks():
+        parts.append(f'<text x="{left - 6}" y="{up.at(tick) + 4:.1f}" class="end">{tick:g}</text>')
+    for number, (name, values) in enumerate(lines.items()):
+        kind = f"line line-{number % _COLOURS}{' dashed' if number >= _COLOURS else ''}"
+        places = np.linspace(0, 1, len(values)).tolist()
+        points = (f"{across.at(x):.1f},{up.at(y):.1f}" for x, y in zip(places, values, strict=True))
+        y = top + 10 + 20 * number
+        parts += [
+            f'<polyline points="{" ".join(points)}" class="{kind}"><title>{escape(name)}</title>'
+            "</polyline>",
+            f'<line x1="{left + wide + 20}" x2="{left + wide + 44}" y1="{y}" y2="{y}" '
+            f'class="{kind}"/>',
+            f'<text x="{left + wide + 52}" y="{y + 4}">{escape(_short(name))}</text>',
+        ]
+    middle = left + wide / 2
+    parts.append(f'<text x="{middle}" y="{top + high + 34}" class="middle">{escape(x_name)}</text>')
+    height = max(top + high + 42, top + 20 * len(lines) + 10)
+    return _svg(left + wide + 230, height, title, parts)
 
 
 def histogram(title: str, values: Sequence[float]) -> str:
@@ -174,6 +199,11 @@ def _grid(axis: _Axis, top: float, bottom: float) -> list[str]:
             f'<text x="{x}" y="{bottom + 16}" class="middle">{tick:g}</text>',
         ]
     return parts
+
+
+def _short(label: str) -> str:
+    """Return a label, of one that is too long the end."""
+    return label if len(label) <= _LABEL_CHARACTERS else "…" + label[-_LABEL_CHARACTERS + 1 :]
 
 
 def _title(text: str) -> str:

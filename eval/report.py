@@ -54,6 +54,9 @@ class Report:
     top: dict[str, Run] = field(repr=False)
     """System → query id → the first few hits."""
 
+    precision: dict[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
+    """System → mean interpolated precision at recall 0, .1, …, 1, if that was asked for."""
+
     statistics: Statistics | None = None
     model: str | None = None
     index: str | None = None

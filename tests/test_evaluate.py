@@ -222,3 +222,17 @@ def test_a_run_file_that_cannot_be_written_stops_before_any_search(tmp_path: Pat
     with pytest.raises(DataError, match="it is a folder"):
         evaluate(own_systems(searcher), COLLECTION, run_files={"hybrid": tmp_path})
     assert searcher.asked == []
+
+
+def test_precision_is_interpolated_at_eleven_levels_of_recall_if_asked_for() -> None:
+    collection = Collection("toy", "test", {"q": "text"}, {"q": {"a": 1, "b": 1}}, Path("corpus"))
+    recorded = Recorded({"q": [("x", 4.0), ("a", 3.0), ("y", 2.0), ("b", 1.0)]})
+    # The first relevant document is at rank 2, the second at rank 4: precision 1/2 at both, and
+    # without the second one 0 beyond half of all.
+    half = Recorded({"q": [("x", 4.0), ("a", 3.0)]})
+    systems = {"whole": recorded, "half": half}
+    asked = {"k": 10, "measures": ["IPrec@0.5"]}
+    report = evaluate(systems, collection, **asked, precision_recall=True)  # type: ignore[arg-type]
+    assert report.precision == {"whole": (0.5,) * 11, "half": (0.5,) * 6 + (0.0,) * 5}
+    assert report.systems["half"] == {"IPrec@0.5": 0.5}
+    assert evaluate(systems, collection, **asked).precision == {}  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from dupmae.eval import (
     shown_documents,
 )
 from dupmae.eval.browser import worst_queries
-from dupmae.eval.plots import Dot, counted, dot_plot, histogram, scatter
+from dupmae.eval.plots import Dot, counted, curves, dot_plot, histogram, scatter
 from dupmae.eval.proofs import Parts, Proofs
 from dupmae.types import Document
 
@@ -38,7 +38,8 @@ VOID = {"meta", "line"}
 
 
 def chapter() -> Chapter:
-    report = evaluate({"ours": OURS, f"their{EVIL}": THEIRS}, COLLECTION, measures=["RR", "AP"])
+    systems = {"ours": OURS, f"their{EVIL}": THEIRS}
+    report = evaluate(systems, COLLECTION, measures=["RR", "AP"], precision_recall=True)
     report = replace(
         report,
         statistics=compare(report.per_query, "ours", samples=100),
@@ -103,6 +104,18 @@ def test_the_page_shows_values_intervals_and_comparisons(page: str) -> None:
     assert "Against ours, query by query" in page
     assert "1 / 0 / 1" in page
     assert "@media (prefers-color-scheme: dark)" in page
+
+
+def test_the_page_has_a_precision_recall_curve_of_each_system(page: str) -> None:
+    plot = page[page.index('aria-label="precision at recall (interpolated)"') :]
+    assert plot[: plot.index("</svg>")].count("<polyline") == 2
+
+
+def test_curves_start_at_0_and_end_at_1_and_a_ninth_is_dashed() -> None:
+    svg = curves("t", {f"s{number}": [1.0, 0.5, 0.0] for number in range(9)}, "recall")
+    lines = [line for line in ElementTree.fromstring(svg) if line.tag == "polyline"]
+    assert lines[0].get("points") == "44.0,30.0 254.0,160.0 464.0,290.0"
+    assert [line.get("class") for line in lines[7:]] == ["line line-7", "line line-0 dashed"]
 
 
 def test_judged_documents_stand_beside_those_returned(page: str) -> None:

@@ -179,6 +179,7 @@ class _Evaluation:
             k=settings.k,
             measures=settings.measures or MEASURES,
             run_files={name: bench.place / f"{file_name(name)}.trec" for name in systems},
+            precision_recall=settings.html is not None,
         )
         statistics = compare(report.per_query, baseline, seed=settings.seed)
         report = replace(report, statistics=statistics)
