@@ -15,12 +15,14 @@ import click
 
 from dupmae import __version__
 from dupmae.commands.adapt import adapt
+from dupmae.commands.completion import completion
 from dupmae.commands.convert import convert
 from dupmae.commands.evaluate import eval_command
+from dupmae.commands.explain import explain
 from dupmae.commands.export import export
 from dupmae.commands.index import index
 from dupmae.commands.maintain import compact, delete, info, restore, snapshot, verify
-from dupmae.commands.search import explain, search
+from dupmae.commands.search import search
 from dupmae.commands.train import finetune, pretrain
 from dupmae.errors import DupMAEError
 
@@ -67,5 +69,6 @@ for command in (
     compact,
     snapshot,
     restore,
+    completion,
 ):
     main.add_command(command)
