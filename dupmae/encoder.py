@@ -25,11 +25,11 @@ from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import TEXTS_AT_ONCE, batches, readable
+from dupmae.inputs import TEXTS_AT_ONCE, batches, readable, term_spans
 from dupmae.runtime import Network, Reading
 from dupmae.stored import StoredModel, read_model
 from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
-from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors
+from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors, TermSpans
 
 BATCH_TOKENS = 1024
 """Padding included; each thread has such a batch at a time."""
@@ -61,6 +61,7 @@ class Encoder:
         self._network = Network(model, heads)
         self._threads = threads or _processors()
         self._tokenizer = model.tokenizer
+        self._special_ids = model.special_ids
         self._tokenizing = threading.Lock()  # a tokenizer has one truncation for all threads
         self._query_weight_V = np.maximum(weights["query_term_weight"].astype(np.float32), 0)
         idf_V = weights.get("training_idf")
@@ -106,6 +107,13 @@ class Encoder:
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         """Return the vocabulary's entries for the given term ids."""
         return [str(self._tokenizer.id_to_token(int(term))) for term in terms]
+
+    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
+        """Return where each text's own terms occur, as far as it is read as a document."""
+        with self._tokenizing:
+            return term_spans(
+                self._tokenizer, texts, self.heads.max_document_length, self._special_ids
+            )
 
     def encode_queries(
         self, texts: Sequence[str], corpus: CorpusStatistics | None = None

@@ -26,14 +26,14 @@ from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import batches, readable
+from dupmae.inputs import batches, readable, term_spans
 from dupmae.model import DupMAE, activate, term_factors
 from dupmae.pooling import pool_own_terms, pool_vocabulary
 from dupmae.processes import resolve_device
 from dupmae.state import model_seal
 from dupmae.term_weights import top_terms
 from dupmae.tokens import Tokens
-from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors
+from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors, TermSpans
 
 CPU_BATCH_TOKENS = 1024
 """Padding included; larger batches leave the caches and gain a CPU nothing."""
@@ -133,6 +133,16 @@ class TorchEncoder:
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         """Return the vocabulary's entries for the given term ids."""
         return [str(text) for text in self._tokenizer.convert_ids_to_tokens(list(map(int, terms)))]
+
+    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
+        """Return where each text's own terms occur, as far as it is read as a document."""
+        with self._tokenizing:
+            return term_spans(
+                self._tokenizer.backend_tokenizer,
+                texts,
+                self.heads.max_document_length,
+                self._special_ids,
+            )
 
     def encode_queries(
         self, texts: Sequence[str], corpus: CorpusStatistics | None = None

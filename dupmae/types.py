@@ -132,6 +132,27 @@ class Encoded:
         return len(self.dense)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TermSpans:
+    """Where terms occur in a text, by rising start.
+
+    Term `terms[i]` (n,) int32 has the characters from `starts[i]` to `ends[i]`, (n,) int64. Several
+    pieces of one character share its place.
+    """
+
+    terms: Int32
+    starts: Int64
+    ends: Int64
+
+    def __post_init__(self) -> None:
+        if not len(self.terms) == len(self.starts) == len(self.ends):
+            raise ValueError("terms, starts and ends must be equally long")
+        if np.any(self.starts < 0) or np.any(self.starts > self.ends):
+            raise ValueError("a span must not start before the text or after its own end")
+        if np.any(np.diff(self.starts) < 0):
+            raise ValueError("spans must be in the order of the text")
+
+
 @dataclass(frozen=True, slots=True)
 class CorpusStatistics:
     """What an index knows of its terms: `frequency` (V,) int64, in how many documents each is."""
@@ -180,7 +201,8 @@ class SearchResult:
 
     `proven`: no document outside `hits` (and the pages before, if there are) can score more than
     the last hit. `bound`: the most that a document which was not scored exactly can score (−inf if
-    all were scored). `depth`: the list length that both stores were read to.
+    all were scored). `depth`: the list length that both stores were read to. `terms`: the query's
+    terms (m,) and weights (m,) as they were searched for, those of feedback included.
     """
 
     query: str
@@ -188,6 +210,7 @@ class SearchResult:
     proven: bool
     bound: float
     depth: int
+    terms: tuple[Int32, Float32] | None = field(default=None, compare=False, repr=False)
 
 
 class TextEncoder(Protocol):
@@ -242,4 +265,13 @@ class TokenisingEncoder(Protocol):
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Encode what `tokenise_documents` returned, in its order."""
+        ...
+
+
+@runtime_checkable
+class LocatingEncoder(Protocol):
+    """An encoder that can say where in a text its terms stand."""
+
+    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
+        """Return where each text's own terms occur, as far as it is read as a document."""
         ...

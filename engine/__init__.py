@@ -14,6 +14,7 @@ from dupmae.engine.pyserini_export import to_pyserini
 from dupmae.engine.pyserini_import import from_pyserini
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.snapshot import restore_index, snapshot_index
+from dupmae.engine.snippets import Highlight, Snippet, snippet, snippets
 from dupmae.engine.update import delete_documents, delete_matching
 from dupmae.engine.vectors import VectorFiles
 from dupmae.engine.verify import verify_index
@@ -25,12 +26,14 @@ __all__ = [
     "Explanation",
     "FacetValue",
     "Filter",
+    "Highlight",
     "In",
     "Key",
     "Manifest",
     "Not",
     "Or",
     "SearchEngine",
+    "Snippet",
     "TermMatch",
     "VectorFiles",
     "Weights",
@@ -50,6 +53,8 @@ __all__ = [
     "read_manifest",
     "restore_index",
     "snapshot_index",
+    "snippet",
+    "snippets",
     "to_pyserini",
     "verify_index",
 ]

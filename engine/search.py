@@ -16,7 +16,7 @@ from dupmae.engine.manifest import Manifest, read_state
 from dupmae.engine.opened import Segment, open_segments
 from dupmae.engine.view import View, ViewDocuments
 from dupmae.errors import SealError, UsageError
-from dupmae.types import Encoded, Hit, SearchResult, TextEncoder
+from dupmae.types import Encoded, Float32, Hit, Int32, SearchResult, TextEncoder
 
 QUERY_BLOCK = 64
 """Queries encoded and searched at once: enough for both to run at their batch speed."""
@@ -177,7 +177,8 @@ class SearchEngine:
             block = queries[start : start + QUERY_BLOCK]
             encoded = self.encode(block, weights, view)
             fused = fuse_batch(encoded, view.stores, offset + k, weights)
-            results += [_result(view, *pair, offset) for pair in zip(block, fused, strict=True)]
+            answers = zip(block, encoded.sparse, fused, strict=True)
+            results += [_result(view, *answer, offset) for answer in answers]
         return results
 
     def count(self, where: Filter | str | None = None) -> int:
@@ -267,7 +268,9 @@ def _opened(folder: Path, encoder: TextEncoder, segments: Mapping[str, Segment])
     return read_state(folder, opens)
 
 
-def _result(view: View, query: str, fused: Fused, offset: int) -> SearchResult:
+def _result(
+    view: View, query: str, terms: tuple[Int32, Float32], fused: Fused, offset: int
+) -> SearchResult:
     hits = zip(
         view.documents.ids(fused.ranking.ordinals[offset:]),
         fused.ranking.scores[offset:].tolist(),
@@ -276,7 +279,7 @@ def _result(view: View, query: str, fused: Fused, offset: int) -> SearchResult:
         strict=True,
     )
     return SearchResult(
-        query, tuple(Hit(*hit) for hit in hits), fused.proven, fused.bound, fused.depth
+        query, tuple(Hit(*hit) for hit in hits), fused.proven, fused.bound, fused.depth, terms
     )
 
 

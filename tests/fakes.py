@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from dupmae.types import (
     Int64,
     Ranking,
     SparseVectors,
+    TermSpans,
 )
 
 
@@ -68,6 +70,9 @@ class FakeEncoder:
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         return [f"term{term}" for term in terms]
 
+    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
+        return [self._spans(text) for text in texts]
+
     def term(self, word: str) -> int:
         """Return the term id of a word."""
         return _hash(word) % self.vocabulary_size
@@ -79,6 +84,14 @@ class FakeEncoder:
             row[:] = sum((count * self._vector(word) for word, count in bag.items()), row)
             row /= max(1, bag.total())
         return Encoded(dense, SparseVectors.from_rows([self._terms(bag) for bag in bags]))
+
+    def _spans(self, text: str) -> TermSpans:
+        words = list(re.finditer(r"\S+", text))
+        return TermSpans(
+            np.array([self.term(word.group().lower()) for word in words], dtype=np.int32),
+            np.array([word.start() for word in words], dtype=np.int64),
+            np.array([word.end() for word in words], dtype=np.int64),
+        )
 
     def _vector(self, word: str) -> Float32:
         if word not in self._vectors:

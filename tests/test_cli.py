@@ -74,6 +74,7 @@ def test_the_bare_commands_index_and_then_search_the_folder_made_last(
     result = run("search", "ba be", "--model", str(model))
     assert result.exit_code == 0
     assert "1. " in result.stdout
+    assert "\x1b" not in result.stdout
     assert "proven" in result.stdout
     assert indexed.is_dir()
 
@@ -87,6 +88,10 @@ def test_search_json_holds_the_ranking_its_parts_and_the_proof(indexed: Path, mo
         assert hit["score"] == hit["dense"] + hit["sparse"]
     assert answer["hits"][0]["score"] >= answer["hits"][1]["score"]
     assert {"title", "text", "metadata", "id"} <= answer["hits"][0].keys()
+    first = answer["hits"][0]
+    assert first["snippet"]["text"] == first["text"]
+    marked = [first["text"][at["start"] : at["end"]] for at in first["snippet"]["highlights"]]
+    assert marked == ["ba"]
 
 
 def test_weights_given_at_query_time_weigh_the_parts(indexed: Path, model: Path) -> None:
@@ -112,7 +117,9 @@ def test_explain_says_why_a_document_is_not_among_the_first(indexed: Path, model
     assert (taken["rank"], taken["k"], taken["kth_score"]) == (3, 1, first["score"])
     assert taken["gap"] == first["score"] - last["score"]
     assert "ba" in {term["term"] for term in taken["missing"]}
+    assert taken["snippet"]["text"] == last["text"]
     text = run("explain", "ba be", last["id"], "-k", "1", *options).stdout
+    assert last["text"] in text
     assert f"not among the first 1: {taken['gap']:.4f} below rank 1" in text
     assert "not among" not in run("explain", "ba be", last["id"], "-k", "3", *options).stdout
 

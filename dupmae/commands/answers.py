@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dupmae.commands.display import Display, printable
+from dupmae.commands.snippets import snippet_json, snippet_lines
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
-    from dupmae.engine import FacetValue, Filter, Key, SearchEngine
+    from dupmae.engine import FacetValue, Filter, Key, SearchEngine, Snippet
     from dupmae.types import Document, Hit, SearchResult
 
 FACET_VALUES = 10
 """Values of a facet that are shown; JSON has all."""
-
-SNIPPET = 200
-"""Characters of a document's text that are shown; JSON has all."""
 
 INDENT = "     "
 """As wide as a rank with its stop."""
@@ -42,14 +40,15 @@ class Answer:
     request: Request
     result: SearchResult
     documents: Sequence[Document]
+    snippets: Sequence[Snippet]
     total: int
     facets: Mapping[str, Sequence[FacetValue]]
 
-    def rows(self) -> Iterator[tuple[int, Hit, Document]]:
-        """Yield rank, hit and document."""
-        pairs = zip(self.result.hits, self.documents, strict=True)
-        for rank, (hit, document) in enumerate(pairs, start=self.request.offset + 1):
-            yield rank, hit, document
+    def rows(self) -> Iterator[tuple[int, Hit, Document, Snippet]]:
+        """Yield rank, hit, document and snippet."""
+        found = zip(self.result.hits, self.documents, self.snippets, strict=True)
+        for rank, (hit, document, snippet) in enumerate(found, start=self.request.offset + 1):
+            yield rank, hit, document, snippet
 
 
 def check_query(query: str) -> str:
@@ -79,9 +78,7 @@ def find_batch(engine: SearchEngine, queries: Sequence[str], request: Request) -
     results = engine.search_batch(queries, request.k, offset=request.offset, where=where)
     total = engine.count(where)
     facets = engine.facets(request.keys, where) if request.keys else {}
-    return [
-        Answer(request, result, _documents(engine, result), total, facets) for result in results
-    ]
+    return [_answer(engine, request, result, total, facets) for result in results]
 
 
 def answer_fields(answer: Answer) -> dict[str, Any]:
@@ -106,7 +103,7 @@ def answer_fields(answer: Answer) -> dict[str, Any]:
 def answer_text(answer: Answer, display: Display) -> str:
     """Return an answer as lines for eyes."""
     lines = []
-    for rank, hit, document in answer.rows():
+    for rank, hit, document, snippet in answer.rows():
         parts = f"(dense {hit.dense:.4f}, sparse {hit.sparse:.4f})"
         lines.append(
             f"{display.paint(f'{rank:>3}.', bold=True)} "
@@ -114,16 +111,11 @@ def answer_text(answer: Answer, display: Display) -> str:
             f"{display.paint(parts, dim=True)}  {display.paint(printable(hit.doc_id), fg='cyan')}"
         )
         lines += display.paragraph(document.title, indent=INDENT, bold=True)
-        lines += display.paragraph(_beginning(document.text), indent=INDENT)
+        lines += snippet_lines(snippet, display, INDENT)
     lines += display.paragraph(_proof(answer), dim=True)
     for key, values in answer.facets.items():
         lines += display.paragraph(_facet(key, values))
     return "\n".join(lines)
-
-
-def _beginning(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= SNIPPET else f"{words[:SNIPPET].rsplit(' ', 1)[0]} …"
 
 
 def _facet(key: str, values: Sequence[FacetValue]) -> str:
@@ -148,11 +140,21 @@ def _proof(answer: Answer) -> str:
     return f"proven: {what} (list depth {result.depth})"
 
 
-def _documents(engine: SearchEngine, result: SearchResult) -> list[Document]:
-    return engine.documents.get([engine.documents.ordinal(hit.doc_id) for hit in result.hits])
+def _answer(
+    engine: SearchEngine,
+    request: Request,
+    result: SearchResult,
+    total: int,
+    facets: Mapping[str, Sequence[FacetValue]],
+) -> Answer:
+    from dupmae.engine import snippets
+
+    ids = [hit.doc_id for hit in result.hits]
+    documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
+    return Answer(request, result, documents, snippets(engine, result, ids), total, facets)
 
 
-def _hit_fields(rank: int, hit: Hit, document: Document) -> dict[str, Any]:
+def _hit_fields(rank: int, hit: Hit, document: Document, snippet: Snippet) -> dict[str, Any]:
     return {
         "rank": rank,
         "id": hit.doc_id,
@@ -162,4 +164,5 @@ def _hit_fields(rank: int, hit: Hit, document: Document) -> dict[str, Any]:
         "title": document.title,
         "text": document.text,
         "metadata": dict(document.metadata),
+        "snippet": snippet_json(snippet),
     }

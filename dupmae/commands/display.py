@@ -56,7 +56,9 @@ class Display:
 
     def paint(self, text: str, **style: object) -> str:
         """Return a text in a style of `click.style`; as it is where there are no colours."""
-        return click.style(text, **style) if self.has_colours and text else text  # type: ignore[arg-type]
+        if not (self.has_colours and text and style):
+            return text
+        return click.style(text, **style)  # type: ignore[arg-type]
 
     def paragraph(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ from dupmae.commands.options import (
     weight_options,
     where_option,
 )
+from dupmae.commands.snippets import snippet_json, snippet_lines
 
 if TYPE_CHECKING:
-    from dupmae.engine import Explanation
+    from dupmae.engine import Explanation, Filter, SearchEngine, Snippet
 
 
 @click.command()
@@ -45,26 +47,45 @@ def explain(
     **encoding: Any,
 ) -> None:
     """Take the score of document DOC_ID for QUERY apart: its dense part and each of its terms."""
-    from dupmae.engine import explain as take_apart
-
     check_query(query)
     chosen = read_filter(where)
     with open_index(index_folder, **encoding) as engine:
-        explanation = take_apart(engine, query, doc_id, k=k, where=chosen)
-        total = engine.count(chosen)
+        taken = take_apart(engine, query, doc_id, k, chosen)
     if as_json:
-        click.echo(json.dumps(explanation_fields(explanation, total), ensure_ascii=False))
+        click.echo(json.dumps(explanation_fields(taken), ensure_ascii=False))
     else:
-        click.echo(explanation_text(explanation, total, Display.of_stdout()))
+        click.echo(explanation_text(taken, Display.of_stdout()))
 
 
-def explanation_fields(explanation: Explanation, total: int) -> dict[str, Any]:
-    """Return an explanation, of `total` documents that match, as values of JSON."""
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An explanation with the document's snippet, of `total` documents that match."""
+
+    explanation: Explanation
+    snippet: Snippet
+    total: int
+
+
+def take_apart(
+    engine: SearchEngine, query: str, doc_id: str, k: int, where: Filter | None
+) -> Explained:
+    """Explain the score of one document."""
+    from dupmae.engine import explain as explain_score
+    from dupmae.engine import snippet
+
+    explanation = explain_score(engine, query, doc_id, k=k, where=where)
+    passage = snippet(engine, query, doc_id, where=where)
+    return Explained(explanation, passage, engine.count(where))
+
+
+def explanation_fields(taken: Explained) -> dict[str, Any]:
+    """Return an explanation as values of JSON."""
+    explanation = taken.explanation
     return {
         "query": explanation.query,
         "id": explanation.doc_id,
         "rank": explanation.rank,
-        "documents": total,
+        "documents": taken.total,
         "k": explanation.k,
         "kth_score": explanation.kth_score,
         "gap": explanation.gap,
@@ -86,15 +107,17 @@ def explanation_fields(explanation: Explanation, total: int) -> dict[str, Any]:
         "missing": [
             {"term": term.text, "query_weight": term.query_weight} for term in explanation.missing
         ],
+        "snippet": snippet_json(taken.snippet),
     }
 
 
-def explanation_text(explanation: Explanation, total: int, display: Display) -> str:
-    """Return an explanation, of `total` documents that match, as lines for eyes."""
+def explanation_text(taken: Explained, display: Display) -> str:
+    """Return an explanation as lines for eyes."""
+    explanation = taken.explanation
     weights = explanation.weights
     lines = [
         f"{display.paint(printable(explanation.doc_id), fg='cyan')}: "
-        f"rank {explanation.rank:,} of {total:,}, "
+        f"rank {explanation.rank:,} of {taken.total:,}, "
         f"score {display.paint(f'{explanation.score:.4f}', fg='green', bold=True)}",
         f"  = {weights.dense:g} × dense {explanation.dense:.4f}"
         f" + {weights.sparse:g} × sparse {explanation.sparse:.4f}",
@@ -105,6 +128,7 @@ def explanation_text(explanation: Explanation, total: int, display: Display) -> 
             f"{explanation.k:,} with its {explanation.kth_score:.4f}",
             indent="  ",
         )
+    lines += snippet_lines(taken.snippet, display, "  ")
     if explanation.terms:
         width = max(len(term.text) for term in explanation.terms)
         lines.append(f"  {'term':<{width + 4}}   query × document = part of sparse")

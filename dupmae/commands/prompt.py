@@ -10,7 +10,7 @@ import click
 
 from dupmae.commands.answers import Request, answer_text, find
 from dupmae.commands.display import Display
-from dupmae.commands.explain import explanation_text
+from dupmae.commands.explain import explanation_text, take_apart
 from dupmae.commands.history import History
 from dupmae.commands.options import read_filter
 from dupmae.errors import DupMAEError, UsageError
@@ -71,14 +71,12 @@ class Session:
         return self._answer(self._last(), replace(self._request, offset=len(self._found)))
 
     def _explain(self, rest: str) -> str:
-        from dupmae.engine import explain
-
         query, rank = self._last(), _whole(rest, "explain")
         if not 1 <= rank <= len(self._found):
             raise UsageError(f"expected a rank from 1 to {len(self._found)}, found {rank}")
-        where = self._request.where
-        taken = explain(self._engine, query, self._found[rank - 1], k=self._request.k, where=where)
-        return explanation_text(taken, self._engine.count(where), self._display)
+        k, where = self._request.k, self._request.where
+        taken = take_apart(self._engine, query, self._found[rank - 1], k, where)
+        return explanation_text(taken, self._display)
 
     def _where(self, rest: str) -> str:
         return self._changed(replace(self._request, where=read_filter(rest or None)))

@@ -1,0 +1,35 @@
+"""How commands show snippets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dupmae.commands.display import Display
+
+if TYPE_CHECKING:
+    from dupmae.engine import Snippet
+
+SHOWN = 0.2
+"""A match is marked if it weighs at least this share of the snippet's heaviest; JSON has all."""
+
+
+def snippet_json(snippet: Snippet) -> dict[str, Any]:
+    """Return the passage and its matches."""
+    highlights = [
+        {"start": match.start, "end": match.end, "weight": match.weight}
+        for match in snippet.highlights
+    ]
+    return {"text": snippet.text, "highlights": highlights}
+
+
+def snippet_lines(snippet: Snippet, display: Display, indent: str) -> list[str]:
+    """Return the passage as lines for eyes, its matches coloured where there are colours."""
+    before = "… " if snippet.before else ""
+    heaviest = max((match.weight for match in snippet.highlights), default=0.0)
+    shown = [
+        (len(before) + match.start, len(before) + match.end)
+        for match in snippet.highlights
+        if match.weight >= SHOWN * heaviest
+    ]
+    text = f"{before}{snippet.text}{' …' if snippet.after else ''}"
+    return display.paragraph(text, shown, indent=indent)

@@ -1,0 +1,246 @@
+"""Snippets: the passage of a document that carries most of the sparse part of its score.
+
+The encoder says where in the text it has read which term; a term's part is its query weight ×
+document weight, as in an explanation. A passage is worth the parts of the distinct terms in it,
+since a term's part does not grow with every occurrence.
+
+Left out: the dense part, which belongs to no place of the text, and marks such as `…`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from dupmae.engine.filters import Filter
+from dupmae.engine.search import SearchEngine
+from dupmae.engine.view import View
+from dupmae.errors import UsageError
+from dupmae.types import Document, Float32, Int32, LocatingEncoder, SearchResult, TermSpans
+
+SNIPPET_LENGTH = 200
+"""Characters of a snippet, at most: two or three lines."""
+
+_WORD = re.compile(r"\S+")
+_SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][)\"'”’]))\s+(?=\S)")
+"""What lies between two sentences."""
+_ROUNDING = 1 + 1e-9
+"""A passage is better than an earlier one only by more than sums of parts may be off."""
+
+
+class _Span(NamedTuple):
+    """A place in a text where a term of the query stands, and the term's part."""
+
+    start: int
+    end: int
+    term: int
+    part: float
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight:
+    """Characters `start` to `end` of a snippet, and the sum of the parts of the terms there."""
+
+    start: int
+    end: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """A passage of a document's text, and what of it matched.
+
+    Highlights are in order and apart. A term that occurs twice has its whole part at each place.
+    `before` and `after`: whether the document's text goes on at that side.
+    """
+
+    text: str
+    highlights: tuple[Highlight, ...]
+    before: bool
+    after: bool
+
+
+def snippet(
+    engine: SearchEngine,
+    query: str | SearchResult,
+    doc_id: str,
+    length: int = SNIPPET_LENGTH,
+    *,
+    where: Filter | str | None = None,
+) -> Snippet:
+    """Return the passage of one document that carries most of its score; see `snippets`."""
+    (found,) = snippets(engine, query, [doc_id], length, where=where)
+    return found
+
+
+def snippets(
+    engine: SearchEngine,
+    query: str | SearchResult,
+    doc_ids: Sequence[str],
+    length: int = SNIPPET_LENGTH,
+    *,
+    where: Filter | str | None = None,
+) -> list[Snippet]:
+    """Return, of each document, the passage of its text that carries most of its score.
+
+    Where no term of the query stands in the text it is the beginning; so it is with an encoder that
+    is no `LocatingEncoder`. It starts at a sentence if there is room, else at a word.
+
+    Args:
+        engine: where the documents are.
+        query: an answer of the engine, or a query, which is then encoded with the engine's weights.
+        doc_ids: documents, of the answer or not.
+        length: characters of a snippet, at most.
+        where: which documents feedback may learn from, if the query is to be encoded; the
+            documents asked for are among them.
+
+    Raises:
+        DataError: if no document has one of these ids, or it does not match.
+        UsageError: if the length is below 1, or the expression is wrong.
+    """
+    if length < 1:
+        raise UsageError(f"a snippet needs a length of at least 1, found {length}")
+    view = engine.select(where)  # one state throughout, whoever reloads meanwhile
+    ordinals = [view.documents.ordinal(doc_id) for doc_id in doc_ids]
+    documents = view.documents.get(ordinals)
+    terms = _query_terms(engine, query, view)
+    located: Sequence[TermSpans | None] = [None] * len(documents)
+    if isinstance(engine.encoder, LocatingEncoder):
+        located = engine.encoder.locate_terms([document.content for document in documents])
+    found = []
+    for ordinal, document, spans in zip(ordinals, documents, located, strict=True):
+        matched = (
+            [] if spans is None else _matched(document, spans, view.sparse_row(ordinal), terms)
+        )
+        found.append(_passage(document.text, matched, length))
+    return found
+
+
+def _query_terms(
+    engine: SearchEngine, query: str | SearchResult, view: View
+) -> tuple[Int32, Float32]:
+    if isinstance(query, SearchResult):
+        if query.terms is not None:
+            return query.terms
+        query = query.query
+    return engine.encode([query], engine.weights, view).sparse.row(0)
+
+
+def _matched(
+    document: Document,
+    spans: TermSpans,
+    in_document: tuple[Int32, Float32],
+    in_query: tuple[Int32, Float32],
+) -> list[_Span]:
+    """Return where in the document's text, its title left out, terms of the query stand."""
+    shared, query_places, document_places = np.intersect1d(
+        in_query[0], in_document[0], assume_unique=True, return_indices=True
+    )
+    products = in_query[1][query_places].astype(np.float64) * in_document[1][document_places]
+    shift = _text_start(document)
+    matched = np.flatnonzero(np.isin(spans.terms, shared) & (spans.starts >= shift))
+    terms = spans.terms[matched]
+    rows = zip(
+        (spans.starts[matched] - shift).tolist(),
+        (spans.ends[matched] - shift).tolist(),
+        terms.tolist(),
+        products[np.searchsorted(shared, terms)].tolist(),
+        strict=True,
+    )
+    return [_Span(*row) for row in rows]
+
+
+def _text_start(document: Document) -> int:
+    """Return where in a document's content its text starts; below 0 if blanks are cut off it."""
+    unstripped = f"{document.title} {document.text}"
+    blanks = len(unstripped) - len(unstripped.lstrip())
+    return len(document.title) + 1 - blanks
+
+
+def _passage(text: str, spans: Sequence[_Span], length: int) -> Snippet:
+    """Cut the best passage out of a text, of which `spans` is where it matched."""
+    beginning = len(text) - len(text.lstrip())
+    furthest = max((span.end for span in spans), default=beginning) + length
+    words = [match.span() for match in _WORD.finditer(text, 0, furthest + 1)]
+    first, last = _best_window(spans, words, length) or (beginning, beginning)
+    start = _start(text, words, first, length - (last - first))
+    end = _end(words, last, min(len(text), start + length))
+    return Snippet(
+        text=text[start:end],
+        highlights=_highlights(text, spans, start, end),
+        before=bool(text[:start].strip()),
+        after=bool(text[end:].strip()),
+    )
+
+
+def _best_window(
+    spans: Sequence[_Span], words: Sequence[tuple[int, int]], length: int
+) -> tuple[int, int] | None:
+    """Return the bounds of the words that match in the best passage; of equal ones the first."""
+    bounds = [_word_bounds(span, words, length) for span in spans]
+    best, window = 0.0, None
+    inside: Counter[int] = Counter()
+    worth, left = 0.0, 0
+    for right, span in enumerate(spans):
+        worth += 0.0 if inside[span.term] else span.part
+        inside[span.term] += 1
+        while bounds[right][1] - bounds[left][0] > length:
+            inside[spans[left].term] -= 1
+            worth -= 0.0 if inside[spans[left].term] else spans[left].part
+            left += 1
+        if worth > best * _ROUNDING:
+            best, window = worth, (bounds[left][0], bounds[right][1])
+    return window
+
+
+def _word_bounds(span: _Span, words: Sequence[tuple[int, int]], length: int) -> tuple[int, int]:
+    """Return where the word of a piece starts and ends, or of a piece as long what fits."""
+    start, end = words[bisect_right(words, (span.start, sys.maxsize)) - 1]
+    return (
+        (start, end) if end - start <= length else (span.start, min(span.end, span.start + length))
+    )
+
+
+def _start(text: str, words: Sequence[tuple[int, int]], first: int, slack: int) -> int:
+    """Return where a passage starts that may have `slack` characters more than from `first` on."""
+    earliest = max(0, first - slack)
+    sentences = [match.end() for match in _SENTENCE.finditer(text, earliest, first + 1)]
+    if sentences:
+        return sentences[-1]
+    if not text[:earliest].strip():
+        earliest, slack = 0, 2 * first
+    word = bisect_left(words, (max(earliest, first - slack // 2), 0))
+    return min(first, words[word][0]) if word < len(words) else first
+
+
+def _end(words: Sequence[tuple[int, int]], last: int, latest: int) -> int:
+    """Return where the last word ends that is whole before `latest`; never before `last`."""
+    word = bisect_right(words, latest, key=lambda bounds: bounds[1]) - 1
+    return words[word][1] if word >= 0 and words[word][1] >= last else latest
+
+
+def _highlights(text: str, spans: Sequence[_Span], start: int, end: int) -> tuple[Highlight, ...]:
+    """Return what matches of a passage; pieces of a word that touch are one."""
+    joined: list[Highlight] = []
+    for span in spans:
+        if not (start <= span.start and span.end <= end):
+            continue
+        found = Highlight(span.start - start, span.end - start, span.part)
+        if joined and _is_one_word(text, start + joined[-1].end, span.start):
+            known = joined.pop()
+            stop = max(known.end, found.end)
+            found = Highlight(known.start, stop, known.weight + found.weight)
+        joined.append(found)
+    return tuple(joined)
+
+
+def _is_one_word(text: str, end: int, start: int) -> bool:
+    """Say whether a piece that starts at `start` goes on with the word that one before ends in."""
+    return start < end or (start == end and text[end - 1].isalnum() and text[start].isalnum())
