@@ -22,6 +22,7 @@ from dupmae.commands.explain import explain
 from dupmae.commands.export import export
 from dupmae.commands.index import index
 from dupmae.commands.maintain import compact, delete, info, restore, snapshot, verify
+from dupmae.commands.mcp import mcp
 from dupmae.commands.search import search
 from dupmae.commands.train import finetune, pretrain
 from dupmae.errors import DupMAEError
@@ -62,6 +63,7 @@ for command in (
     convert,
     search,
     explain,
+    mcp,
     eval_command,
     info,
     verify,

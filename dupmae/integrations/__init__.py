@@ -1,0 +1,1 @@
+"""What other tools reach an index by, each an extra: MCP, LangChain, LlamaIndex and Haystack."""
