@@ -15,13 +15,16 @@ import click
 
 from dupmae import __version__
 from dupmae.commands.adapt import adapt
+from dupmae.commands.completion import completion
 from dupmae.commands.convert import convert
 from dupmae.commands.doctor import doctor
 from dupmae.commands.evaluate import eval_command
+from dupmae.commands.explain import explain
 from dupmae.commands.export import export
 from dupmae.commands.index import index
 from dupmae.commands.maintain import compact, delete, info, restore, snapshot, verify
-from dupmae.commands.search import explain, search
+from dupmae.commands.mcp import mcp
+from dupmae.commands.search import search
 from dupmae.commands.serve import serve
 from dupmae.commands.train import finetune, pretrain
 from dupmae.errors import DupMAEError
@@ -63,6 +66,7 @@ for command in (
     search,
     explain,
     serve,
+    mcp,
     eval_command,
     info,
     verify,
@@ -71,5 +75,6 @@ for command in (
     compact,
     snapshot,
     restore,
+    completion,
 ):
     main.add_command(command)

@@ -37,6 +37,7 @@ TIERS = [
 ]
 """Modules of `dupmae/`; each imports from tiers above its own line only."""
 PACKAGES = {
+    "dupmae/integrations": {"encoder", "engine", "errors", "types", "integrations"},
     "indexes": {"errors", "files", "types", "indexes"},
     "engine": {"errors", "files", "types", "indexes", "engine"},
     "eval": {"errors", "files", "types", "eval"},

@@ -13,7 +13,7 @@ from dupmae.errors import TorchNeededError, UsageError
 
 if TYPE_CHECKING:
     from dupmae.encoder import Encoder
-    from dupmae.engine import SearchEngine
+    from dupmae.engine import Filter, SearchEngine
     from dupmae.torch_encoder import TorchEncoder
 
     AnyEncoder = Encoder | TorchEncoder
@@ -33,6 +33,11 @@ model_option = click.option(
     "--model",
     metavar="FOLDER",
     help="A model folder, or a name on the Hugging Face hub.  [default: the shipped dupmae-mini]",
+)
+where_option = click.option(
+    "--where",
+    metavar="FILTER",
+    help="Only documents whose metadata match, such as 'year >= 2019 and journal = \"Nature\"'.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 threads_option = click.option(
@@ -62,6 +67,23 @@ def open_engine(folder: Path, encoder: AnyEncoder, **weights: float | None) -> S
         for name, weight in weights.items()
     }
     return SearchEngine.open(folder, encoder, **chosen)
+
+
+def open_index(
+    index_folder: Path, *, model: str | None, threads: int | None, **weights: float | None
+) -> SearchEngine:
+    """Load the encoder and open an index; a missing index is said before the encoder is loaded."""
+    from dupmae.engine import read_manifest
+
+    read_manifest(index_folder)
+    return open_engine(index_folder, load_encoder(model, threads), **weights)
+
+
+def read_filter(where: str | None) -> Filter | None:
+    """Read a filter, so that a wrong one is said before anything is loaded."""
+    from dupmae.engine import parse_filter
+
+    return None if where is None else parse_filter(where)
 
 
 def load_encoder(model: str | None, threads: int | None = None) -> AnyEncoder:

@@ -1,63 +1,64 @@
-"""`search` and `explain`: asking an index, and taking one score apart."""
+"""`search`: one query, a prompt for many, or a stream of them."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dupmae.commands.answers import Request, answer_fields, answer_text, check_query, find
+from dupmae.commands.display import Display
+from dupmae.commands.history import History, history_path
 from dupmae.commands.options import (
     index_option,
     json_option,
-    load_encoder,
     model_option,
-    open_engine,
+    open_index,
+    read_filter,
     threads_option,
     weight_options,
+    where_option,
 )
-from dupmae.commands.snippets import snippet_json, snippet_text
+from dupmae.commands.prompt import Session, run_prompt
+from dupmae.commands.stream import BLOCK, StreamOptions, answer_stream
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
-    from dupmae.engine import Explanation, FacetValue, Filter, SearchEngine, Snippet
-    from dupmae.types import Document, Hit, SearchResult
-
-where_option = click.option(
-    "--where",
-    metavar="FILTER",
-    help="Only documents whose metadata match, such as 'year >= 2019 and journal = \"Nature\"'.",
-)
-
-FACET_VALUES = 10
-"""Values of a facet that are shown; --json has all."""
+    from dupmae.engine import SearchEngine
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What `search` shows: hits with their documents, of `total` documents that match."""
-
-    result: SearchResult
-    documents: list[Document]
-    snippets: list[Snippet]
-    total: int
-    offset: int
-    where: Filter | None
-    facets: Mapping[str, Sequence[FacetValue]]
-
-    def rows(self) -> Iterator[tuple[int, Hit, Document, Snippet]]:
-        """Yield rank, hit, document and snippet."""
-        found = zip(self.result.hits, self.documents, self.snippets, strict=True)
-        for rank, (hit, document, snippet) in enumerate(found, start=self.offset + 1):
-            yield rank, hit, document, snippet
+def stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that are about queries from stdin: the fields of `StreamOptions`."""
+    for option in (
+        click.option(
+            "--batch",
+            "block",
+            type=click.IntRange(1, 4096),
+            help="With -: how many queries are answered at once; 1 answers each as it comes.  "
+            f"[default: {BLOCK}]",
+        ),
+        click.option("--tag", help="With --trec: the run's name.  [default: dupmae]"),
+        click.option("--trec", "is_run", is_flag=True, help="With -: answer as a TREC run."),
+        click.option(
+            "--input",
+            "form",
+            type=click.Choice(["text", "jsonl"]),
+            help='With -: a query a line, or objects with "_id" and "text".  '
+            "[default: jsonl if the first line begins with {, else text]",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
-@click.argument("query")
+@click.argument("query", required=False)
 @click.option("-k", default=10, show_default=True, help="How many documents to return.")
 @click.option("--offset", default=0, help="How many of the best to leave out, for the next page.")
 @where_option
@@ -67,206 +68,66 @@ class _Answer:
 @weight_options
 @threads_option
 @json_option
+@stream_options
+@click.option(
+    "--no-history",
+    is_flag=True,
+    envvar="DUPMAE_NO_HISTORY",
+    help="At the prompt: neither read nor keep a history.  [also: DUPMAE_NO_HISTORY=1]",
+)
 def search(
-    query: str,
+    query: str | None,
     k: int,
     offset: int,
     where: str | None,
     facets: str | None,
-    index_folder: Path,
     as_json: bool,
-    **encoding: Any,
+    no_history: bool,
+    **others: Any,
 ) -> None:
-    """Find the k documents that score highest for QUERY, exactly and proven."""
-    from dupmae.engine import parse_keys, snippets
+    """Find the k documents that score highest for QUERY, exactly and proven.
 
-    chosen, keys = _filter(where), [] if facets is None else parse_keys(facets)
-    with _open(query, index_folder, **encoding) as engine:
-        result = engine.search(query, k, offset=offset, where=chosen)
-        ids = [hit.doc_id for hit in result.hits]
-        documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
-        counts = engine.facets(keys, chosen) if keys else {}
-        cut, total = snippets(engine, result, ids), engine.count(chosen)
-        answer = _Answer(result, documents, cut, total, offset, chosen, counts)
-        click.echo((_answer_json if as_json else _answer_text)(answer))
+    With - as QUERY, queries are read from standard input, one a line, and answered in JSON lines.
+    Without QUERY a prompt opens on a terminal.
+    """
+    from dupmae.engine import parse_keys
 
-
-@click.command()
-@click.argument("query")
-@click.argument("doc_id")
-@click.option("-k", default=10, show_default=True, help="How far behind rank K it is, if it is.")
-@where_option
-@index_option
-@model_option
-@weight_options
-@threads_option
-@json_option
-def explain(
-    query: str,
-    doc_id: str,
-    k: int,
-    where: str | None,
-    index_folder: Path,
-    as_json: bool,
-    **encoding: Any,
-) -> None:
-    """Take the score of document DOC_ID for QUERY apart: its dense part and each of its terms."""
-    from dupmae.engine import explain as take_apart
-    from dupmae.engine import snippet
-
-    chosen = _filter(where)
-    with _open(query, index_folder, **encoding) as engine:
-        explanation = take_apart(engine, query, doc_id, k=k, where=chosen)
-        passage = snippet(engine, query, doc_id, where=chosen)
-        show = _explanation_json if as_json else _explanation_text
-        click.echo(show(explanation, engine.count(chosen), passage))
-
-
-def _filter(where: str | None) -> Filter | None:
-    """Read a filter, so that a wrong one is said before anything is loaded."""
-    from dupmae.engine import parse_filter
-
-    return None if where is None else parse_filter(where)
-
-
-def _open(
-    query: str,
-    folder: Path,
-    *,
-    model: str | None,
-    threads: int | None,
-    **weights: float | None,
-) -> SearchEngine:
-    if not query.strip():
-        raise UsageError("the query is empty; give at least one word")
-    from dupmae.engine import read_manifest
-
-    read_manifest(folder)  # a missing index is said before the encoder is loaded
-    return open_engine(folder, load_encoder(model, threads), **weights)
-
-
-def _answer_json(answer: _Answer) -> str:
-    hits = [
-        {
-            "rank": rank,
-            "id": hit.doc_id,
-            "score": hit.score,
-            "dense": hit.dense,
-            "sparse": hit.sparse,
-            "title": document.title,
-            "text": document.text,
-            "metadata": dict(document.metadata),
-            "snippet": snippet_json(snippet),
-        }
-        for rank, hit, document, snippet in answer.rows()
-    ]
-    result = answer.result
-    shown: dict[str, Any] = {
-        "query": result.query,
-        "proven": result.proven,
-        "bound": result.bound if math.isfinite(result.bound) else None,
-        "depth": result.depth,
-        "documents": answer.total,
-        "hits": hits,
-    }
-    if answer.facets:
-        shown["facets"] = {
-            key: [{"value": found.value, "documents": found.documents} for found in values]
-            for key, values in answer.facets.items()
-        }
-    return json.dumps(shown, ensure_ascii=False)
-
-
-def _answer_text(answer: _Answer) -> str:
-    lines = []
-    for rank, hit, document, snippet in answer.rows():
-        lines.append(
-            f"{rank:>3}. {hit.score:.4f}  (dense {hit.dense:.4f}, sparse {hit.sparse:.4f})  "
-            f"{hit.doc_id}"
-        )
-        lines += [f"     {line}" for line in (document.title, snippet_text(snippet)) if line]
-    lines.append(_proof_text(answer))
-    for key, values in answer.facets.items():
-        shown = [
-            f"{json.dumps(found.value, ensure_ascii=False)} ({found.documents:,})"
-            for found in values[:FACET_VALUES]
-        ]
-        more = [f"{len(values) - len(shown):,} more"] if len(values) > len(shown) else []
-        lines.append(f"{key}: {', '.join(shown + more) or 'no values'}")
-    return "\n".join(lines)
-
-
-def _proof_text(answer: _Answer) -> str:
-    result = answer.result
-    if not result.proven:
-        return f"not proven: another document may score up to {result.bound:.4f}"
-    documents = "documents" if answer.where is None else "documents that match"
-    if not result.hits:
-        return f"proven: there are no more than {answer.total:,} {documents}"
-    rest = answer.total - len(result.hits) - answer.offset
-    what = f"none of the other {rest:,} {documents} scores more" if rest else f"all {documents}"
-    return f"proven: {what} (list depth {result.depth})"
-
-
-def _explanation_json(explanation: Explanation, total: int, snippet: Snippet) -> str:
-    return json.dumps(
-        {
-            "query": explanation.query,
-            "id": explanation.doc_id,
-            "rank": explanation.rank,
-            "documents": total,
-            "k": explanation.k,
-            "kth_score": explanation.kth_score,
-            "gap": explanation.gap,
-            "score": explanation.score,
-            "dense_weight": explanation.weights.dense,
-            "sparse_weight": explanation.weights.sparse,
-            "feedback": explanation.weights.feedback,
-            "dense": explanation.dense,
-            "sparse": explanation.sparse,
-            "terms": [
-                {
-                    "term": term.text,
-                    "query_weight": term.query_weight,
-                    "document_weight": term.document_weight,
-                    "product": term.product,
-                }
-                for term in explanation.terms
-            ],
-            "missing": [
-                {"term": term.text, "query_weight": term.query_weight}
-                for term in explanation.missing
-            ],
-            "snippet": snippet_json(snippet),
-        },
-        ensure_ascii=False,
+    stream = StreamOptions(
+        **{field.name: others.pop(field.name) for field in fields(StreamOptions)}
     )
+    request = Request(k, offset, read_filter(where), [] if facets is None else parse_keys(facets))
+    open_it: Callable[[], SearchEngine] = partial(open_index, **others)
+    if query == "-":
+        stream.check(request, as_json)
+        with open_it() as engine:
+            answer_stream(engine, sys.stdin.buffer, request, stream)
+    elif stream.is_any_given():
+        raise UsageError("--input, --trec, --tag and --batch are for queries from stdin: search -")
+    elif query is None:
+        _check_prompt(request, as_json)
+        _prompt(open_it, request, None if no_history else history_path())
+    else:
+        check_query(query)
+        with open_it() as engine:
+            answer = find(engine, query, request)
+        if as_json:
+            click.echo(json.dumps(answer_fields(answer), ensure_ascii=False))
+        else:
+            click.echo(answer_text(answer, Display.of_stdout()))
 
 
-def _explanation_text(explanation: Explanation, total: int, snippet: Snippet) -> str:
-    weights = explanation.weights
-    lines = [
-        f"{explanation.doc_id}: rank {explanation.rank:,} of {total:,}, "
-        f"score {explanation.score:.4f}",
-        f"  = {weights.dense:g} × dense {explanation.dense:.4f}"
-        f" + {weights.sparse:g} × sparse {explanation.sparse:.4f}",
-    ]
-    if explanation.rank > explanation.k:
-        lines.append(
-            f"  not among the first {explanation.k:,}: {explanation.gap:.4f} below rank "
-            f"{explanation.k:,} with its {explanation.kth_score:.4f}"
+def _check_prompt(request: Request, as_json: bool) -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "no query; give one, or - to read queries from standard input, one a line "
+            "(on a terminal a prompt would open)"
         )
-    if snippet.text:
-        lines.append(f"  {snippet_text(snippet)}")
-    if explanation.terms:
-        width = max(len(term.text) for term in explanation.terms)
-        lines.append(f"  {'term':<{width + 4}}   query × document = part of sparse")
-        lines += [
-            f"    {term.text:<{width + 2}} {term.query_weight:8.4f} × {term.document_weight:8.4f}"
-            f" = {term.product:.4f}"
-            for term in explanation.terms
-        ]
-    if explanation.missing:
-        absent = ", ".join(f"{term.text} ({term.query_weight:.4f})" for term in explanation.missing)
-        lines.append(f"  query terms that the document lacks: {absent}")
-    return "\n".join(lines)
+    if as_json or request.offset or request.keys:
+        raise UsageError("--json, --offset and --facets need a query; the prompt goes without them")
+
+
+def _prompt(open_it: Callable[[], SearchEngine], request: Request, history: Path | None) -> None:
+    earlier = History(history)
+    with open_it() as engine:
+        click.echo(f"{len(engine):,} documents; :help says what can be typed, ctrl-D leaves")
+        run_prompt(Session(engine, request, Display.of_stdout()), earlier)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
+from dupmae.commands.display import Display
 
 if TYPE_CHECKING:
     from dupmae.engine import Snippet
@@ -22,15 +22,14 @@ def snippet_json(snippet: Snippet) -> dict[str, Any]:
     return {"text": snippet.text, "highlights": highlights}
 
 
-def snippet_text(snippet: Snippet) -> str:
-    """Return the passage in one line, its matches bold; a file or a pipe gets no bold."""
-    pieces, at = [], 0
+def snippet_lines(snippet: Snippet, display: Display, indent: str) -> list[str]:
+    """Return the passage as lines for eyes, its matches coloured where there are colours."""
+    before = "… " if snippet.before else ""
     heaviest = max((match.weight for match in snippet.highlights), default=0.0)
-    for match in snippet.highlights:
-        if match.weight >= SHOWN * heaviest:
-            pieces.append(snippet.text[at : match.start])
-            pieces.append(click.style(snippet.text[match.start : match.end], bold=True))
-            at = match.end
-    pieces.append(snippet.text[at:])
-    line = " ".join("".join(pieces).split())
-    return f"{'… ' if snippet.before else ''}{line}{' …' if snippet.after else ''}"
+    shown = [
+        (len(before) + match.start, len(before) + match.end)
+        for match in snippet.highlights
+        if match.weight >= SHOWN * heaviest
+    ]
+    text = f"{before}{snippet.text}{' …' if snippet.after else ''}"
+    return display.paragraph(text, shown, indent=indent)

@@ -1,1 +1,1 @@
-"""Models in the clothes of other libraries; each module needs the library of its name."""
+"""What other libraries and agents reach an index or a model by; each module needs its extra."""

@@ -1,0 +1,168 @@
+"""What is asked and what is answered: the record behind every form in which `search` answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dupmae.commands.display import Display, printable
+from dupmae.commands.snippets import snippet_json, snippet_lines
+from dupmae.errors import UsageError
+
+if TYPE_CHECKING:
+    from dupmae.engine import FacetValue, Filter, Key, SearchEngine, Snippet
+    from dupmae.types import Document, Hit, SearchResult
+
+FACET_VALUES = 10
+"""Values of a facet that are shown; JSON has all."""
+
+INDENT = "     "
+"""As wide as a rank with its stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked beside the query: `k` hits after the best `offset`, and facets of `keys`."""
+
+    k: int = 10
+    offset: int = 0
+    where: Filter | None = None
+    keys: Sequence[Key] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hits with their documents, of `total` documents that match the request."""
+
+    request: Request
+    result: SearchResult
+    documents: Sequence[Document]
+    snippets: Sequence[Snippet]
+    total: int
+    facets: Mapping[str, Sequence[FacetValue]]
+
+    def rows(self) -> Iterator[tuple[int, Hit, Document, Snippet]]:
+        """Yield rank, hit, document and snippet."""
+        found = zip(self.result.hits, self.documents, self.snippets, strict=True)
+        for rank, (hit, document, snippet) in enumerate(found, start=self.request.offset + 1):
+            yield rank, hit, document, snippet
+
+
+def check_query(query: str) -> str:
+    """Return a query that can be asked.
+
+    Raises:
+        UsageError: if it is blank, or held bytes that are not UTF-8.
+    """
+    if not query.strip():
+        raise UsageError("the query is empty; give at least one word")
+    try:
+        query.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the query is not UTF-8; type it on a terminal that is") from None
+    return query
+
+
+def find(engine: SearchEngine, query: str, request: Request) -> Answer:
+    """Answer one query."""
+    (answer,) = find_batch(engine, [check_query(query)], request)
+    return answer
+
+
+def find_batch(engine: SearchEngine, queries: Sequence[str], request: Request) -> list[Answer]:
+    """Answer queries, in their order; all have the same facets, which no query changes."""
+    where = request.where
+    results = engine.search_batch(queries, request.k, offset=request.offset, where=where)
+    total = engine.count(where)
+    facets = engine.facets(request.keys, where) if request.keys else {}
+    return [_answer(engine, request, result, total, facets) for result in results]
+
+
+def answer_fields(answer: Answer) -> dict[str, Any]:
+    """Return an answer as values of JSON."""
+    result = answer.result
+    fields: dict[str, Any] = {
+        "query": result.query,
+        "proven": result.proven,
+        "bound": result.bound if math.isfinite(result.bound) else None,
+        "depth": result.depth,
+        "documents": answer.total,
+        "hits": [_hit_fields(*row) for row in answer.rows()],
+    }
+    if answer.facets:
+        fields["facets"] = {
+            key: [{"value": found.value, "documents": found.documents} for found in values]
+            for key, values in answer.facets.items()
+        }
+    return fields
+
+
+def answer_text(answer: Answer, display: Display) -> str:
+    """Return an answer as lines for eyes."""
+    lines = []
+    for rank, hit, document, snippet in answer.rows():
+        parts = f"(dense {hit.dense:.4f}, sparse {hit.sparse:.4f})"
+        lines.append(
+            f"{display.paint(f'{rank:>3}.', bold=True)} "
+            f"{display.paint(f'{hit.score:.4f}', fg='green', bold=True)}  "
+            f"{display.paint(parts, dim=True)}  {display.paint(printable(hit.doc_id), fg='cyan')}"
+        )
+        lines += display.paragraph(document.title, indent=INDENT, bold=True)
+        lines += snippet_lines(snippet, display, INDENT)
+    lines += display.paragraph(_proof(answer), dim=True)
+    for key, values in answer.facets.items():
+        lines += display.paragraph(_facet(key, values))
+    return "\n".join(lines)
+
+
+def _facet(key: str, values: Sequence[FacetValue]) -> str:
+    shown = [
+        f"{json.dumps(found.value, ensure_ascii=False)} ({found.documents:,})"
+        for found in values[:FACET_VALUES]
+    ]
+    more = [f"{len(values) - len(shown):,} more"] if len(values) > len(shown) else []
+    return f"{key}: {', '.join(shown + more) or 'no values'}"
+
+
+def _proof(answer: Answer) -> str:
+    """Say in one line what is proven of an answer."""
+    result = answer.result
+    if not result.proven:
+        return f"not proven: another document may score up to {result.bound:.4f}"
+    documents = "documents" if answer.request.where is None else "documents that match"
+    if not result.hits:
+        return f"proven: there are no more than {answer.total:,} {documents}"
+    rest = answer.total - len(result.hits) - answer.request.offset
+    what = f"none of the other {rest:,} {documents} scores more" if rest else f"all {documents}"
+    return f"proven: {what} (list depth {result.depth})"
+
+
+def _answer(
+    engine: SearchEngine,
+    request: Request,
+    result: SearchResult,
+    total: int,
+    facets: Mapping[str, Sequence[FacetValue]],
+) -> Answer:
+    from dupmae.engine import snippets
+
+    ids = [hit.doc_id for hit in result.hits]
+    documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
+    return Answer(request, result, documents, snippets(engine, result, ids), total, facets)
+
+
+def _hit_fields(rank: int, hit: Hit, document: Document, snippet: Snippet) -> dict[str, Any]:
+    return {
+        "rank": rank,
+        "id": hit.doc_id,
+        "score": hit.score,
+        "dense": hit.dense,
+        "sparse": hit.sparse,
+        "title": document.title,
+        "text": document.text,
+        "metadata": dict(document.metadata),
+        "snippet": snippet_json(snippet),
+    }

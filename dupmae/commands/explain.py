@@ -1,0 +1,143 @@
+"""`explain`: one score taken apart."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dupmae.commands.answers import check_query
+from dupmae.commands.display import Display, printable
+from dupmae.commands.options import (
+    index_option,
+    json_option,
+    model_option,
+    open_index,
+    read_filter,
+    threads_option,
+    weight_options,
+    where_option,
+)
+from dupmae.commands.snippets import snippet_json, snippet_lines
+
+if TYPE_CHECKING:
+    from dupmae.engine import Explanation, Filter, SearchEngine, Snippet
+
+
+@click.command()
+@click.argument("query")
+@click.argument("doc_id")
+@click.option("-k", default=10, show_default=True, help="How far behind rank K it is, if it is.")
+@where_option
+@index_option
+@model_option
+@weight_options
+@threads_option
+@json_option
+def explain(
+    query: str,
+    doc_id: str,
+    k: int,
+    where: str | None,
+    index_folder: Path,
+    as_json: bool,
+    **encoding: Any,
+) -> None:
+    """Take the score of document DOC_ID for QUERY apart: its dense part and each of its terms."""
+    check_query(query)
+    chosen = read_filter(where)
+    with open_index(index_folder, **encoding) as engine:
+        taken = take_apart(engine, query, doc_id, k, chosen)
+    if as_json:
+        click.echo(json.dumps(explanation_fields(taken), ensure_ascii=False))
+    else:
+        click.echo(explanation_text(taken, Display.of_stdout()))
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An explanation with the document's snippet, of `total` documents that match."""
+
+    explanation: Explanation
+    snippet: Snippet
+    total: int
+
+
+def take_apart(
+    engine: SearchEngine, query: str, doc_id: str, k: int, where: Filter | None
+) -> Explained:
+    """Explain the score of one document."""
+    from dupmae.engine import explain as explain_score
+    from dupmae.engine import snippet
+
+    explanation = explain_score(engine, query, doc_id, k=k, where=where)
+    passage = snippet(engine, query, doc_id, where=where)
+    return Explained(explanation, passage, engine.count(where))
+
+
+def explanation_fields(taken: Explained) -> dict[str, Any]:
+    """Return an explanation as values of JSON."""
+    explanation = taken.explanation
+    return {
+        "query": explanation.query,
+        "id": explanation.doc_id,
+        "rank": explanation.rank,
+        "documents": taken.total,
+        "k": explanation.k,
+        "kth_score": explanation.kth_score,
+        "gap": explanation.gap,
+        "score": explanation.score,
+        "dense_weight": explanation.weights.dense,
+        "sparse_weight": explanation.weights.sparse,
+        "feedback": explanation.weights.feedback,
+        "dense": explanation.dense,
+        "sparse": explanation.sparse,
+        "terms": [
+            {
+                "term": term.text,
+                "query_weight": term.query_weight,
+                "document_weight": term.document_weight,
+                "product": term.product,
+            }
+            for term in explanation.terms
+        ],
+        "missing": [
+            {"term": term.text, "query_weight": term.query_weight} for term in explanation.missing
+        ],
+        "snippet": snippet_json(taken.snippet),
+    }
+
+
+def explanation_text(taken: Explained, display: Display) -> str:
+    """Return an explanation as lines for eyes."""
+    explanation = taken.explanation
+    weights = explanation.weights
+    lines = [
+        f"{display.paint(printable(explanation.doc_id), fg='cyan')}: "
+        f"rank {explanation.rank:,} of {taken.total:,}, "
+        f"score {display.paint(f'{explanation.score:.4f}', fg='green', bold=True)}",
+        f"  = {weights.dense:g} × dense {explanation.dense:.4f}"
+        f" + {weights.sparse:g} × sparse {explanation.sparse:.4f}",
+    ]
+    if explanation.rank > explanation.k:
+        lines += display.paragraph(
+            f"not among the first {explanation.k:,}: {explanation.gap:.4f} below rank "
+            f"{explanation.k:,} with its {explanation.kth_score:.4f}",
+            indent="  ",
+        )
+    lines += snippet_lines(taken.snippet, display, "  ")
+    if explanation.terms:
+        width = max(len(term.text) for term in explanation.terms)
+        lines.append(f"  {'term':<{width + 4}}   query × document = part of sparse")
+        lines += [
+            f"    {term.text:<{width + 2}} {term.query_weight:8.4f} × {term.document_weight:8.4f}"
+            f" = {display.paint(f'{term.product:.4f}', bold=True)}"
+            for term in explanation.terms
+        ]
+    if explanation.missing:
+        absent = ", ".join(f"{term.text} ({term.query_weight:.4f})" for term in explanation.missing)
+        lines += display.paragraph(f"query terms that the document lacks: {absent}", indent="  ")
+    return "\n".join(lines)
