@@ -25,7 +25,7 @@ from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import TEXTS_AT_ONCE, batches, readable
+from dupmae.inputs import TEXTS_AT_ONCE, batches, goes_on, readable
 from dupmae.runtime import Network, Reading
 from dupmae.stored import StoredModel, read_model
 from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
@@ -103,6 +103,11 @@ class Encoder:
         """Dimensions of a dense vector."""
         return self.heads.dense_dim
 
+    @property
+    def max_document_length(self) -> int:
+        """Tokens of a document that are read, special ones included."""
+        return self.heads.max_document_length
+
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         """Return the vocabulary's entries for the given term ids."""
         return [str(self._tokenizer.id_to_token(int(term))) for term in terms]
@@ -117,7 +122,7 @@ class Encoder:
             corpus: where they will be searched for; without it a model with `corpus_idf` uses
                 the idf of its training text.
         """
-        ids = self._token_ids(texts, self.heads.max_query_length)
+        ids, _ = self._token_ids(texts, self.heads.max_query_length)
         return self._encode(ids, partial(self._query_row, corpus=corpus))
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
@@ -129,20 +134,30 @@ class Encoder:
 
         The next texts may be tokenised by one thread while another encodes these.
         """
+        return self.read_documents(texts)[0]
+
+    def read_documents(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Return what `tokenise_documents` does, and which texts go on behind what is read."""
         return self._token_ids(texts, self.heads.max_document_length)
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
         return self._encode(ids, self._document_row)
 
-    def _token_ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+    def _token_ids(
+        self, texts: Sequence[str], max_length: int
+    ) -> tuple[list[list[int]], list[bool]]:
+        """Return each text's first ids, and whether it goes on behind them."""
         ids: list[list[int]] = []
+        cut = [goes_on(text, max_length) for text in texts]
         with self._tokenizing:
             self._tokenizer.enable_truncation(max_length)
             for start in range(0, len(texts), TEXTS_AT_ONCE):
                 some = [readable(text, max_length) for text in texts[start : start + TEXTS_AT_ONCE]]
-                ids += [encoding.ids for encoding in self._tokenizer.encode_batch_fast(some)]
-        return ids
+                for encoding in self._tokenizer.encode_batch_fast(some):
+                    cut[len(ids)] |= bool(encoding.overflowing)
+                    ids.append(encoding.ids)
+        return ids, cut
 
     def _encode(self, ids: Sequence[Sequence[int]], weigh: Callable[[Reading], _Row]) -> Encoded:
         dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)

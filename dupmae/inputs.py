@@ -27,6 +27,12 @@ def readable(text: str, max_length: int) -> str:
     return text
 
 
+def goes_on(text: str, max_length: int) -> bool:
+    """Say whether `readable` leaves out anything but blanks."""
+    rest = text[max_length * CHARACTERS_A_TOKEN :]
+    return bool(rest) and not rest.isspace()
+
+
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Yield positions, longest texts first; a batch times its longest text fits the budget.
 

@@ -243,3 +243,17 @@ class TokenisingEncoder(Protocol):
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Encode what `tokenise_documents` returned, in its order."""
         ...
+
+
+@runtime_checkable
+class ReadingEncoder(TokenisingEncoder, Protocol):
+    """A `TokenisingEncoder` that can say how much of a text it reads."""
+
+    @property
+    def max_document_length(self) -> int:
+        """Tokens of a document that are read, special ones included."""
+        ...
+
+    def read_documents(self, texts: Sequence[str]) -> tuple[Sequence[Sequence[int]], list[bool]]:
+        """Return what `tokenise_documents` does, and which texts go on behind what is read."""
+        ...

@@ -21,7 +21,6 @@ from dupmae.engine.leftovers import next_segment, refuse_other_files, remove_lef
 from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
-    FORWARD_NAME,
     MANIFEST_NAME,
     SEGMENTS_NAME,
     Manifest,
@@ -31,13 +30,12 @@ from dupmae.engine.manifest import (
     write_manifest,
 )
 from dupmae.engine.merge import merge_if_due
-from dupmae.engine.segment import write_segment
+from dupmae.engine.segment import open_reading, open_vectors, write_segment
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DupMAEError, IndexMissingError, SealError, UsageError
 from dupmae.indexes.documents import DocumentStore
-from dupmae.indexes.forward import ForwardWriter
 from dupmae.indexes.sparse import DEFAULT_SPARSE, check_sparse, sparse_name
-from dupmae.types import Document, TextEncoder
+from dupmae.types import Document, ReadingEncoder, TextEncoder
 
 BLOCK_SIZE = 512
 """Documents encoded at once: enough for an encoder to sort them by length before it pads, and what
@@ -136,6 +134,7 @@ def _plan(encoder: TextEncoder | VectorFiles, block_size: int) -> Plan:
         dense_dim=encoder.dense_dim,
         vocabulary_size=encoder.vocabulary_size,
         block_size=block_size,
+        reading=isinstance(encoder, ReadingEncoder),
     )
 
 
@@ -188,10 +187,9 @@ def _unfinished(folder: Path, before: Manifest | None, plan: Plan) -> Journal | 
             journal.plan.block_size,
         )
         return None
-    keep = (journal.done.documents, journal.done.nonzeros)
-    forward = _place(folder, journal) / FORWARD_NAME
     try:
-        ForwardWriter(forward, plan.dense_dim, plan.vocabulary_size, keep=keep).abandon()
+        for begin in (open_vectors, open_reading):
+            begin(_place(folder, journal), plan, journal.done).abandon()
     except IndexMissingError as error:
         logger.warning("%s: what a stopped build has left is damaged (%s)", folder, error)
         return None

@@ -1,8 +1,8 @@
 """JOURNAL.jsonl: which blocks of an unfinished build are safe on the disk.
 
     {"segment": "000002", "encoder_seal": "3f2a…", "dense_dim": 384, …, "block_size": 512}
-    {"documents": 512, "nonzeros": 61044, "corpus_hash": "91bc…"}
-    {"documents": 1024, "nonzeros": 120733, "corpus_hash": "77d0…"}
+    {"documents": 512, "nonzeros": 61044, "truncated": 31, "corpus_hash": "91bc…"}
+    {"documents": 1024, "nonzeros": 120733, "truncated": 58, "corpus_hash": "77d0…"}
 
 The first line says what is being built: vectors of a block depend on all of it. Each other line
 is written once a block's vectors are on the disk, and counts from the start of the corpus. The
@@ -33,6 +33,8 @@ class Plan:
     dense_dim: int
     vocabulary_size: int
     block_size: int
+    reading: bool
+    """Whether the encoder says which documents it reads only the beginning of."""
 
     def same_vectors(self, other: Plan) -> bool:
         """Return whether the blocks of one build can be used in the other."""
@@ -46,10 +48,11 @@ class Checkpoint:
 
     documents: int
     nonzeros: int
+    truncated: int
     corpus_hash: str
 
 
-START = Checkpoint(0, 0, "")
+START = Checkpoint(0, 0, 0, "")
 
 
 class Journal:

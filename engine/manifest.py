@@ -7,6 +7,7 @@
     my.index/segments/000001/tantivy/           sparse candidates, or `lucene/`: see
                                                 `dupmae.indexes.sparse`
     my.index/segments/000001/documents.sqlite   ids and texts: `dupmae.indexes.documents`
+    my.index/segments/000001/reading/           what was read of the texts: see `reading.py`
     my.index/deletes/000002-000001.npy          see `deletes.py`
 
 The manifest names the live segments with every file's size and checksum, what is deleted of each,
@@ -24,12 +25,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any, TypeVar
 
 from dupmae.errors import IndexMissingError
 from dupmae.files import replacing
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+READABLE_FORMATS = (3, FORMAT_VERSION)
+"""Format 3 is 4 without `reading/`; what is written into such an index is of format 4."""
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
 DELETES_NAME = "deletes"
@@ -37,6 +41,7 @@ FORWARD_NAME = "forward"
 DOCUMENTS_NAME = "documents.sqlite"
 
 _HASH_BLOCK = 1 << 20
+_TYPES = {"int": (int,), "str": (str,), "int | None": (int, NoneType)}
 
 Record = TypeVar("Record")
 Opened = TypeVar("Opened")
@@ -70,10 +75,14 @@ class SegmentRecord:
     files: tuple[StoredFile, ...]
     deletes: StoredFile | None
     """Names the deleted documents; None if there are none."""
+    truncated: int | None = None
+    """Documents, deleted ones not counted, of which only the beginning was read; None: unknown."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.deleted < self.documents or (self.deletes is None) != (self.deleted == 0):
             raise ValueError(f"segment {self.name} has {self.deleted} of {self.documents} deleted")
+        if self.truncated is not None and not 0 <= self.truncated <= self.live:
+            raise ValueError(f"segment {self.name} has {self.truncated} truncated documents")
 
     @property
     def live(self) -> int:
@@ -100,6 +109,12 @@ class Manifest:
     def documents(self) -> int:
         """How many documents there are, deleted ones not counted."""
         return sum(segment.live for segment in self.segments)
+
+    @property
+    def truncated(self) -> int | None:
+        """Of how many documents the encoder read only the beginning; None if nobody knows."""
+        counts = [segment.truncated for segment in self.segments]
+        return None if None in counts else sum(count or 0 for count in counts)
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
@@ -187,7 +202,7 @@ def manifest_of(folder: Path, content: bytes) -> Manifest:
     try:
         record = json.loads(content)
         version = record["format_version"]
-        if version != FORMAT_VERSION:
+        if version not in READABLE_FORMATS or type(version) is not int:
             raise _other_format(folder, version)
         del record["checksum"]
         manifest = _manifest(record)
@@ -241,22 +256,31 @@ def _other_format(folder: Path, version: Any) -> IndexMissingError:
         raise TypeError(f"format_version is {version!r}")
     update = "update dupmae, or " if version > FORMAT_VERSION else ""
     return IndexMissingError(
-        f"index {folder} has format {version}, and this version of dupmae reads format "
-        f"{FORMAT_VERSION}; {update}rebuild it with "
+        f"index {folder} has format {version}, and this version of dupmae reads formats "
+        f"{' and '.join(map(str, READABLE_FORMATS))}; {update}rebuild it with "
         f"`dupmae index corpus.jsonl --index {folder} --replace`"
     )
 
 
 def manifest_content(manifest: Manifest) -> bytes:
     """Return what the file holds: JSON with, at its end, the checksum of the JSON without it."""
-    record = asdict(manifest)
+    record = _record(manifest)
     digest = hashlib.sha256(json.dumps(record).encode()).hexdigest()
     return f"{json.dumps({**record, 'checksum': digest}, indent=2)}\n".encode()
 
 
+def _record(manifest: Manifest) -> dict[str, Any]:
+    record = asdict(manifest)
+    if manifest.format_version == 3:
+        for segment in record["segments"]:
+            del segment["truncated"]
+    return record
+
+
 def _manifest(record: Mapping[str, Any]) -> Manifest:
     """Make a manifest of parsed JSON; KeyError, TypeError or ValueError if it is none."""
-    segments = tuple(_segment(segment) for segment in record["segments"])
+    missing = {"truncated": None} if record["format_version"] == 3 else {}
+    segments = tuple(_segment({**missing, **segment}) for segment in record["segments"])
     return _typed(Manifest, {**record, "segments": segments})
 
 
@@ -269,8 +293,8 @@ def _segment(record: Mapping[str, Any]) -> SegmentRecord:
 def _typed(kind: type[Record], values: Mapping[str, Any]) -> Record:
     """Make a record of exactly its fields, of which strings and numbers must be what they are."""
     for field in fields(kind):  # type: ignore[arg-type]  # all kinds here are dataclasses
-        expected = {"int": int, "str": str}.get(str(field.type))
-        if expected is not None and type(values[field.name]) is not expected:
+        expected = _TYPES.get(str(field.type))
+        if expected is not None and type(values[field.name]) not in expected:
             raise TypeError(f"{field.name} is {values[field.name]!r}")
     return kind(**values)
 

@@ -17,6 +17,7 @@ from dupmae.engine.manifest import (
     SegmentRecord,
     damaged,
 )
+from dupmae.engine.reading import READING_NAME, Reading
 from dupmae.indexes.base import DenseIndex, SparseIndex
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.faiss_store import FaissFlat
@@ -29,7 +30,8 @@ from dupmae.types import Bool, Document, Encoded, Int64, SparseVectors
 class Segment:
     """The stores of a segment, over all documents that were written; `live` (N,) if some are not.
 
-    Nothing of it changes, so any number of threads and of states may share it.
+    `reading` is None where nobody knows how the documents were read. Nothing of it changes, so any
+    number of threads and of states may share it.
     """
 
     record: SegmentRecord
@@ -37,6 +39,7 @@ class Segment:
     dense: DenseIndex
     sparse: SparseIndex
     documents: DocumentStore
+    reading: Reading | None
     live: Bool | None
 
     @classmethod
@@ -59,7 +62,8 @@ class Segment:
                 f"the manifest counts {record.documents} documents in segment {record.name}, "
                 f"its vectors, terms and texts {counts}",
             )
-        return cls(record, forward, FaissFlat(forward.dense), sparse, documents, live)
+        reading = Reading.open(place / READING_NAME, record.documents)
+        return cls(record, forward, FaissFlat(forward.dense), sparse, documents, reading, live)
 
     def __len__(self) -> int:
         return len(self.forward)
@@ -73,6 +77,13 @@ class Segment:
     def live_ordinals(self) -> Int64:
         """Return the ordinals of the documents that are not deleted, rising."""
         return np.arange(len(self)) if self.live is None else np.flatnonzero(self.live)
+
+    def truncated(self) -> Bool:
+        """Return which documents, (N,), are known to be read in part only."""
+        truncated = np.zeros(len(self), dtype=np.bool_)
+        if self.reading is not None:
+            truncated[self.reading.truncated] = True
+        return truncated
 
     def find(self, doc_ids: Sequence[str]) -> dict[str, int]:
         """Return the ordinals of those ids that live documents have."""

@@ -13,10 +13,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from dupmae.engine.corpus import CorpusHash
-from dupmae.engine.journal import Checkpoint, Journal
+from dupmae.engine.journal import Checkpoint, Journal, Plan
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
@@ -28,13 +29,21 @@ from dupmae.engine.manifest import (
 from dupmae.engine.memory import release_free_memory, resident_bytes
 from dupmae.engine.opened import Segment
 from dupmae.engine.pipeline import read_ahead
+from dupmae.engine.reading import READING_NAME, Reading, ReadingWriter
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DataError
 from dupmae.files import flush
 from dupmae.indexes.documents import DocumentWriter
 from dupmae.indexes.forward import ForwardStore, ForwardWriter
 from dupmae.indexes.sparse import build_sparse, sparse_name
-from dupmae.types import Document, Encoded, TextEncoder, TokenisingEncoder
+from dupmae.types import (
+    Bool,
+    Document,
+    Encoded,
+    ReadingEncoder,
+    TextEncoder,
+    TokenisingEncoder,
+)
 
 _MERGED = 512
 """Documents copied at a time."""
@@ -71,22 +80,46 @@ def write_segment(
     segment.mkdir(parents=True, exist_ok=True)
     with DocumentWriter(segment / DOCUMENTS_NAME) as texts:
         blocks, digest = _read_again(_blocks(documents, plan.block_size), journal, texts)
-        keep = (journal.done.documents, journal.done.nonzeros)
-        with ForwardWriter(
-            segment / FORWARD_NAME, plan.dense_dim, plan.vocabulary_size, keep=keep
-        ) as vectors:
-            for block, encoded in _encoded(blocks, source, texts, total):
+        with (
+            open_reading(segment, plan, journal.done) as reading,
+            open_vectors(segment, plan, journal.done) as vectors,
+        ):
+            for block, truncated, encoded in _encoded(blocks, source, texts, total):
                 vectors.add(encoded)
+                reading.add(truncated)
                 digest.add_all(block)
                 if not isinstance(source, VectorFiles):
                     vectors.sync()
-                    done = Checkpoint(len(vectors), vectors.nonzeros, digest.hexdigest())
-                    journal.append(done)
+                    reading.sync()
+                    journal.append(
+                        Checkpoint(
+                            documents=len(texts),
+                            nonzeros=vectors.nonzeros,
+                            truncated=reading.truncated,
+                            corpus_hash=digest.hexdigest(),
+                        )
+                    )
     if len(texts) == 0:
         raise DataError("there are no documents to index")
     if isinstance(source, VectorFiles):
         source.check_all_used()
     return _finish(folder, plan.segment, sparse, digest)
+
+
+def open_vectors(segment: Path, plan: Plan, done: Checkpoint) -> ForwardWriter:
+    """Begin to write vectors, behind those of a stopped build.
+
+    Raises:
+        IndexMissingError: if these are not there.
+    """
+    keep = (done.documents, done.nonzeros)
+    return ForwardWriter(segment / FORWARD_NAME, plan.dense_dim, plan.vocabulary_size, keep=keep)
+
+
+def open_reading(segment: Path, plan: Plan, done: Checkpoint) -> ReadingWriter:
+    """Begin to write how documents are read, behind those of a stopped build, as `open_vectors`."""
+    keep = (done.documents, done.truncated)
+    return ReadingWriter(segment / READING_NAME, is_known=plan.reading, keep=keep)
 
 
 def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> SegmentRecord:
@@ -103,11 +136,14 @@ def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> Segm
     place = folder / SEGMENTS_NAME / name
     place.mkdir(parents=True)
     forward, digest = segments[0].forward, CorpusHash()
+    is_known = all(segment.reading is not None for segment in segments)
     with (
         DocumentWriter(place / DOCUMENTS_NAME) as texts,
         ForwardWriter(place / FORWARD_NAME, forward.dim, len(forward.frequency)) as vectors,
+        ReadingWriter(place / READING_NAME, is_known=is_known) as reading,
     ):
         for segment in segments:
+            reading.add(segment.truncated()[segment.live_ordinals()])
             for block in segment.texts(_MERGED):
                 texts.add(block)
                 digest.add_all(block)
@@ -122,6 +158,7 @@ def _finish(folder: Path, name: str, sparse: str, digest: CorpusHash) -> Segment
     place = folder / SEGMENTS_NAME / name
     forward = ForwardStore.open(place / FORWARD_NAME)
     build_sparse(place, sparse, forward.sparse, len(forward.frequency))
+    reading = Reading.open(place / READING_NAME, len(forward))
     return SegmentRecord(
         name=name,
         documents=len(forward),
@@ -129,6 +166,7 @@ def _finish(folder: Path, name: str, sparse: str, digest: CorpusHash) -> Segment
         corpus_hash=digest.hexdigest(),
         files=_described(folder, place),
         deletes=None,
+        truncated=None if reading is None else len(reading.truncated),
     )
 
 
@@ -171,14 +209,17 @@ def _encoded(
     source: TextEncoder | VectorFiles,
     texts: DocumentWriter,
     total: int | None,
-) -> Iterator[tuple[list[Document], Encoded]]:
-    """Yield blocks with their vectors, once their texts are written; show how far it is."""
+) -> Iterator[tuple[list[Document], Bool, Encoded]]:
+    """Yield blocks, which documents are truncated, and vectors, once the texts are written.
+
+    Shows how far it is.
+    """
     prepare, finish = _steps(source)
     progress = tqdm(total=total, initial=len(texts), desc="index", unit="doc", disable=None)
     with progress, closing(read_ahead(blocks, prepare)) as ahead:
-        for block, prepared in ahead:
+        for block, (prepared, truncated) in ahead:
             texts.add(block)  # first, since a repeated id is found before the block is encoded
-            yield block, finish(prepared)
+            yield block, np.array(truncated, dtype=np.bool_), finish(prepared)
             release_free_memory()
             progress.set_postfix_str(_memory(), refresh=False)
             progress.update(len(block))
@@ -186,14 +227,24 @@ def _encoded(
 
 def _steps(
     source: TextEncoder | VectorFiles,
-) -> tuple[Callable[[Sequence[Document]], Any], Callable[[Any], Encoded]]:
-    """Return what is done with a block while the last one is encoded, and what with that."""
+) -> tuple[Callable[[Sequence[Document]], tuple[Any, list[bool]]], Callable[[Any], Encoded]]:
+    """Return what is done with a block while the last one is encoded, and what with that.
+
+    The first step says which documents are truncated, or of none where nobody knows.
+    """
     if isinstance(source, VectorFiles):
-        return source.vectors, lambda encoded: encoded
+        return lambda block: (source.vectors(block), _none(block)), lambda encoded: encoded
+    if isinstance(source, ReadingEncoder):
+        read = source.read_documents
+        return lambda block: read(_contents(block)), source.encode_tokenised
     if isinstance(source, TokenisingEncoder):
         tokenise = source.tokenise_documents
-        return lambda block: tokenise(_contents(block)), source.encode_tokenised
-    return _contents, source.encode_documents
+        return lambda block: (tokenise(_contents(block)), _none(block)), source.encode_tokenised
+    return lambda block: (_contents(block), _none(block)), source.encode_documents
+
+
+def _none(block: Sequence[Document]) -> list[bool]:
+    return [False] * len(block)
 
 
 def _contents(block: Sequence[Document]) -> list[str]:

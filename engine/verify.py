@@ -30,9 +30,10 @@ def verify_index(folder: Path | str, *, deep: bool = False) -> list[str]:
     Args:
         folder: of the index.
         deep: whether to look at what the files say too: every dense vector is finite and every
-            sparse one in order, terms are counted rightly, texts are those that were indexed, no
-            two live documents have one id, and the lists of both candidate stores keep their
-            promises for some documents of each segment, taken as queries.
+            sparse one in order, terms are counted rightly, texts are those that were indexed,
+            truncated documents are counted rightly, no two live documents have one id, and the
+            lists of both candidate stores keep their promises for some documents of each segment,
+            taken as queries.
 
     Raises:
         IndexMissingError: if there is no index, or its manifest is damaged or of another format.
@@ -65,7 +66,7 @@ def _contradictions(folder: Path, manifest: Manifest) -> list[str]:
     except IndexMissingError as error:
         return [str(error)]
     try:
-        checks = (_vectors, _texts, _dense_lists, _sparse_lists)
+        checks = (_vectors, _texts, _reading, _dense_lists, _sparse_lists)
         found = [
             f"index {folder}, segment {name}: {problem}"
             for name, segment in segments.items()
@@ -103,6 +104,12 @@ def _texts(segment: Segment) -> Iterator[str]:
         digest.add_all(segment.documents.get(range(start, min(start + _BLOCK, len(segment)))))
     if digest.hexdigest() != segment.record.corpus_hash:
         yield "the texts are not those that were indexed"
+
+
+def _reading(segment: Segment) -> Iterator[str]:
+    known = None if segment.reading is None else segment.reading.count_truncated(segment.live)
+    if known != segment.record.truncated:
+        yield f"the manifest counts {segment.record.truncated} truncated documents, found {known}"
 
 
 def _repeated_ids(segments: Sequence[Segment]) -> Iterator[str]:

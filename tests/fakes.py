@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,28 @@ class FakeEncoder:
             np.array(terms, dtype=np.int32),
             np.array([weights[term] for term in terms], dtype=np.float32),
         )
+
+
+class WordReader(FakeEncoder):
+    """A fake whose tokens are words, of which it reads so many and two special ones."""
+
+    def __init__(self, max_document_length: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.max_document_length = max_document_length
+        self._ids: dict[str, int] = {}
+
+    def read_documents(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        room = self.max_document_length - 2
+        words = [text.split() for text in texts]
+        ids = [[self._ids.setdefault(word, len(self._ids)) for word in text] for text in words]
+        return [text[:room] for text in ids], [len(text) > room for text in words]
+
+    def tokenise_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.read_documents(texts)[0]
+
+    def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
+        words = list(self._ids)
+        return self.encode_documents([" ".join(words[token] for token in text) for text in ids])
 
 
 def _hash(word: str) -> int:

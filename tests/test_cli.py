@@ -402,6 +402,24 @@ def test_ctrl_c_keeps_what_is_encoded_and_the_same_command_goes_on(
     assert "going on after 512 documents that are encoded already" in caplog.messages
 
 
+def test_truncated_documents_are_counted_aloud(here: Path, tmp_path: Path) -> None:
+    save_model(
+        tiny_model(expansion=0.0, max_document_length=8), tiny_tokenizer(), here / "short", name="s"
+    )
+    corpus = here / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in CORPUS))
+    result = run("index", "corpus.jsonl", "--model", "short")
+    assert "2 of 3 documents are longer than the 8 tokens that are read" not in result.stderr
+    corpus.write_text(corpus.read_text() + json.dumps({"_id": "long", "text": "ba " * 9}) + "\n")
+    result = run("index", "corpus.jsonl", "--model", "short", "--json")
+    assert "1 of 4 documents are longer than the 8 tokens that are read" in result.stderr
+    assert json.loads(result.stdout)["truncated"] == 1
+    assert json.loads(run("info", "--json").stdout)["truncated"] == 1
+    assert re.search(r"^truncated +1$", run("info").stdout, re.MULTILINE)
+    run("delete", "long")
+    assert json.loads(run("info", "--json").stdout)["truncated"] == 0
+
+
 def test_info_says_what_the_index_holds(indexed: Path) -> None:
     found = json.loads(run("info", "--json").stdout)
     manifest = json.loads((indexed / "MANIFEST.json").read_text())

@@ -263,6 +263,23 @@ def test_a_long_text_is_read_up_to_the_maximum_length(tiny_encoder):
     assert_same(encoder.encode_queries([long]), encoder.encode_queries([" ".join(WORDS[:5])]))
 
 
+def test_it_is_said_which_texts_go_on_behind_what_is_read(tiny_encoder):
+    encoder = tiny_encoder(max_document_length=12)
+    assert encoder.max_document_length == 12
+    blanks = " " * (12 * 64)
+    texts = [
+        " ".join(WORDS[:10]),
+        " ".join(WORDS[:11]),
+        "",
+        f"ba{blanks}",
+        f"ba{blanks}be",  # cut by its characters, long before twelve tokens
+        *[" ".join(WORDS)] * 100,  # more than are tokenised at once
+    ]
+    ids, cut = encoder.read_documents(texts)
+    assert ids == encoder.tokenise_documents(texts)
+    assert cut == [False, True, False, False, True, *[True] * 100]
+
+
 def test_characters_beyond_any_reach_are_not_tokenised(tiny_encoder):
     encoder = tiny_encoder(max_document_length=12)
     text = "ba " * 1_000_000

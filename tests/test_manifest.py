@@ -184,7 +184,8 @@ def test_a_newer_format_is_named_and_not_called_damaged(index: Path) -> None:
 def test_an_older_format_is_named_with_its_cure(index: Path, version: int) -> None:
     change(index, format_version=version)
     with pytest.raises(
-        IndexMissingError, match=rf"has format {version}, .* reads format 3; rebuild it with .*--re"
+        IndexMissingError,
+        match=rf"has format {version}, .* reads formats 3 and 4; rebuild it with .*--re",
     ):
         read_manifest(index)
 
@@ -259,6 +260,7 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
                     "size": 2,
                     "sha256": hashlib.sha256(b"de").hexdigest(),
                 },
+                "truncated": None,
             },
             {
                 "name": "000004",
@@ -267,10 +269,31 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
                 "corpus_hash": "cd34",
                 "files": [{"path": "segments/000004/empty", **empty}],
                 "deletes": None,
+                "truncated": None,
             },
         ],
-        "format_version": 3,
+        "format_version": 4,
     }
+
+
+def test_format_3_is_read_and_knows_no_truncated_documents(index: Path) -> None:
+    old = replace(read_manifest(index), format_version=3)
+    write_manifest(index, old)
+    record = json.loads((index / "MANIFEST.json").read_text())
+    assert record["format_version"] == 3
+    assert all("truncated" not in segment for segment in record["segments"])
+    assert read_manifest(index) == old
+    assert old.truncated is None
+
+
+def test_truncated_documents_are_counted_where_all_segments_know(index: Path) -> None:
+    first, second = BASE.segments
+    known = replace(BASE, segments=(replace(first, truncated=2), replace(second, truncated=0)))
+    assert known.truncated == 2
+    assert replace(known, segments=(*known.segments, second)).truncated is None
+    assert replace(known, segments=()).truncated == 0
+    with pytest.raises(ValueError, match="has 4 truncated documents"):
+        replace(first, truncated=4)
 
 
 def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:

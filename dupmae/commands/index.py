@@ -84,6 +84,7 @@ def index(
         started = time.monotonic()
         manifest = build_index(documents, source, index_folder, total=total, **build)
         seconds = time.monotonic() - started
+        length = getattr(source, "max_document_length", 0)
     if as_json:
         click.echo(json.dumps(_summary(manifest, index_folder, seconds)))
     else:
@@ -91,6 +92,8 @@ def index(
             f"{index_folder} holds {manifest.documents:,} documents ({seconds:.1f} s)",
             err=True,
         )
+    if manifest.truncated:
+        click.echo(_truncation(manifest, length), err=True)
 
 
 @contextmanager
@@ -108,10 +111,17 @@ def _source(
         yield vectors
 
 
+def _truncation(manifest: Manifest, length: int) -> str:
+    """Say how many documents are not read to their end; `length` is 0 if nothing was encoded."""
+    read = f"the {length:,} tokens that are read" if length else "what is read"
+    return f"{manifest.truncated:,} of {manifest.documents:,} documents are longer than {read}"
+
+
 def _summary(manifest: Manifest, folder: Path, seconds: float) -> dict[str, object]:
     return {
         "index": str(folder),
         "documents": manifest.documents,
+        "truncated": manifest.truncated,
         "bytes": sum(file.size for file in manifest.files),
         "encoder": manifest.encoder_name,
         "seal": manifest.encoder_seal,

@@ -31,6 +31,8 @@ def info(index_folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     segments = found.pop("segments")
+    if found["truncated"] is None:
+        found["truncated"] = "unknown"
     for key, value in found.items():
         click.echo(f"{key.replace('_', ' '):<16} {value}")
     for segment in segments:
@@ -133,6 +135,7 @@ def _info(manifest: Manifest) -> dict[str, Any]:
             "name": segment.name,
             "documents": segment.documents,
             "deleted": segment.deleted,
+            "truncated": segment.truncated,
             "bytes": sum(file.size for file in segment.files),
         }
         for segment in manifest.segments
@@ -140,6 +143,7 @@ def _info(manifest: Manifest) -> dict[str, Any]:
     return {
         "documents": manifest.documents,
         "deleted": sum(segment.deleted for segment in manifest.segments),
+        "truncated": manifest.truncated,
         "bytes": sum(file.size for file in manifest.files),
         "generation": manifest.generation,
         "created": manifest.created,
