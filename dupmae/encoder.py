@@ -25,11 +25,11 @@ from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import TEXTS_AT_ONCE, batches, goes_on, readable
+from dupmae.inputs import TEXTS_AT_ONCE, batches, goes_on, readable, spans
 from dupmae.runtime import Network, Reading
 from dupmae.stored import StoredModel, read_model
 from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
-from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors
+from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, Int64, SparseVectors
 
 BATCH_TOKENS = 1024
 """Padding included; each thread has such a batch at a time."""
@@ -140,6 +140,12 @@ class Encoder:
         """Return what `tokenise_documents` does, and which texts go on behind what is read."""
         return self._token_ids(texts, self.heads.max_document_length)
 
+    def token_spans(self, texts: Sequence[str]) -> list[Int64]:
+        """Return the characters of all of each text's tokens, (n, 2), special ones left out."""
+        with self._tokenizing:
+            self._tokenizer.no_truncation()
+            return [spans(text, self._spans) for text in texts]
+
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
         return self._encode(ids, self._document_row)
@@ -158,6 +164,9 @@ class Encoder:
                     cut[len(ids)] |= bool(encoding.overflowing)
                     ids.append(encoding.ids)
         return ids, cut
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets
 
     def _encode(self, ids: Sequence[Sequence[int]], weigh: Callable[[Reading], _Row]) -> Encoded:
         dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)

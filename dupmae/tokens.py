@@ -40,6 +40,15 @@ class Tokens:
             cut += [bool(encoding.overflowing) for encoding in encoded.encodings]
         return ids, cut
 
+    def spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Return the characters of all tokens of a text, special ones left out."""
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True,
+            return_attention_mask=False, return_token_type_ids=False, verbose=False,
+        )  # fmt: skip
+        offsets: Sequence[tuple[int, int]] = encoded["offset_mapping"]
+        return offsets
+
     def batch(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Pad ids of at least one text to (B, L); return them with their attention mask (B, L)."""
         longest = max(map(len, ids))

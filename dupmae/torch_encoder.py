@@ -26,14 +26,14 @@ from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import batches, goes_on, readable
+from dupmae.inputs import batches, goes_on, readable, spans
 from dupmae.model import DupMAE, activate, term_factors
 from dupmae.pooling import pool_own_terms, pool_vocabulary
 from dupmae.processes import resolve_device
 from dupmae.state import model_seal
 from dupmae.term_weights import top_terms
 from dupmae.tokens import Tokens
-from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors
+from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, Int64, SparseVectors
 
 CPU_BATCH_TOKENS = 1024
 """Padding included; larger batches leave the caches and gain a CPU nothing."""
@@ -166,6 +166,11 @@ class TorchEncoder:
     def read_documents(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Return what `tokenise_documents` does, and which texts go on behind what is read."""
         return self._token_ids(texts, self.heads.max_document_length)
+
+    def token_spans(self, texts: Sequence[str]) -> list[Int64]:
+        """Return the characters of all of each text's tokens, (n, 2), special ones left out."""
+        with self._tokenizing:
+            return [spans(text, self._tokens.spans) for text in texts]
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""

@@ -165,13 +165,26 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """The `number`-th passage of a document, from 1: its text's characters `start` to `end` − 1."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """One found document. `score` = w_d · `dense` + w_s · `sparse`, all float64 and exact."""
+    """One found document. `score` = w_d · `dense` + w_s · `sparse`, all float64 and exact.
+
+    `passage` is the one that scores so, the document's best; None where documents are not split.
+    """
 
     doc_id: str
     score: float
     dense: float
     sparse: float
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,4 +269,11 @@ class ReadingEncoder(TokenisingEncoder, Protocol):
 
     def read_documents(self, texts: Sequence[str]) -> tuple[Sequence[Sequence[int]], list[bool]]:
         """Return what `tokenise_documents` does, and which texts go on behind what is read."""
+        ...
+
+    def token_spans(self, texts: Sequence[str]) -> list[Int64]:
+        """Return the characters (first, one behind the last) of all of each text's tokens, (n, 2).
+
+        Nothing is cut off; special tokens are left out.
+        """
         ...

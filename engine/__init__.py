@@ -1,6 +1,7 @@
 """The engine: builds an index folder and answers from it with a proof."""
 
 from dupmae.engine.build import build_index
+from dupmae.engine.chunking import Chunk
 from dupmae.engine.corpus import corpus_hash, count_documents, read_corpus, read_id_file
 from dupmae.engine.explain import Explanation, TermMatch, explain
 from dupmae.engine.export import export_index
@@ -20,6 +21,7 @@ from dupmae.engine.verify import verify_index
 
 __all__ = [
     "And",
+    "Chunk",
     "Compare",
     "Exists",
     "Explanation",

@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import replace as changed
 from pathlib import Path
 
+from dupmae.engine.chunking import Chunk, check_chunk
 from dupmae.engine.deletes import delete, live_without
 from dupmae.engine.journal import JOURNAL_NAME, Journal, Plan
 from dupmae.engine.leftovers import next_segment, refuse_other_files, remove_leftovers
@@ -56,6 +57,7 @@ def build_index(
     replace: bool = False,
     total: int | None = None,
     sparse: str | None = None,
+    chunk: Chunk | None = None,
 ) -> Manifest:
     """Index documents in a folder, or add them to the index that is there.
 
@@ -74,12 +76,15 @@ def build_index(
         total: number of documents, if known, to tell the time left.
         sparse: which store finds sparse candidates, of `SPARSE_STORES`; answers are the same. If
             not given, the one of the index there, else `DEFAULT_SPARSE`.
+        chunk: how to split documents into passages, each with vectors of its own. If not given, as
+            the index there does, else not at all.
 
     Returns:
         The manifest of the new state.
 
     Raises:
-        UsageError: if the folder holds other files, or there is no such sparse store.
+        UsageError: if the folder holds other files, there is no such sparse store, or documents
+            cannot be split like that by this encoder, or in this index.
         SealError: if it holds an index of another encoder and `replace` is not set.
         IndexMissingError: if it holds a damaged index and `replace` is not set.
         DataError: if there are no documents or an id repeats, or vectors are not of them.
@@ -90,11 +95,11 @@ def build_index(
     if block_size < 1:
         raise UsageError(f"block_size must be at least 1, found {block_size}")
     refuse_other_files(folder)
-    plan = _plan(encoder, block_size)
     kept: int | None = 0
     try:
         with writer_lock(folder):
             before = _state(folder, replace)
+            plan = _plan(encoder, block_size, _chunk(folder, None if replace else before, chunk))
             if before is not None and not replace:
                 _check_seal(folder, before, plan)
             sparse = sparse or _sparse_there(folder, before)
@@ -126,7 +131,9 @@ def build_index(
         raise DupMAEError(f"index {folder} could not be built: {error}; {what}") from error
 
 
-def _plan(encoder: TextEncoder | VectorFiles, block_size: int) -> Plan:
+def _plan(encoder: TextEncoder | VectorFiles, block_size: int, chunk: Chunk | None) -> Plan:
+    if chunk is not None:
+        check_chunk(chunk, encoder)
     return Plan(
         segment="",  # named when the build begins
         encoder_name=encoder.name,
@@ -135,6 +142,7 @@ def _plan(encoder: TextEncoder | VectorFiles, block_size: int) -> Plan:
         vocabulary_size=encoder.vocabulary_size,
         block_size=block_size,
         reading=isinstance(encoder, ReadingEncoder),
+        chunk=chunk,
     )
 
 
@@ -150,6 +158,16 @@ def _state(folder: Path, replace: bool) -> Manifest | None:
         if replace or not (folder / MANIFEST_NAME).exists():
             return None
         raise
+
+
+def _chunk(folder: Path, before: Manifest | None, chunk: Chunk | None) -> Chunk | None:
+    """Return how to split documents that are added to a state, None if it is a new index."""
+    if before is None or before.chunk == chunk or chunk is None:
+        return chunk if before is None else before.chunk
+    raise UsageError(
+        f"index {folder} holds {before.chunk or 'whole documents'}, not {chunk}; add to it "
+        "without a setting, or use --replace to build the index anew"
+    )
 
 
 def _sparse_there(folder: Path, before: Manifest | None) -> str:
@@ -179,12 +197,13 @@ def _unfinished(folder: Path, before: Manifest | None, plan: Plan) -> Journal | 
     if not journal.plan.same_vectors(plan):
         logger.warning(
             "%s holds the %d first documents of a build that was stopped, by encoder %s (seal %s) "
-            "in blocks of %d; it is begun anew",
+            "in blocks of %d, split into %s; it is begun anew",
             folder,
             journal.done.documents,
             journal.plan.encoder_name,
             journal.plan.encoder_seal[:12],
             journal.plan.block_size,
+            journal.plan.chunk or "nothing",
         )
         return None
     try:
@@ -236,6 +255,7 @@ def _next_state(
         dense_dim=plan.dense_dim,
         vocabulary_size=plan.vocabulary_size,
         segments=(*segments, record),
+        chunk=plan.chunk,
     )
 
 

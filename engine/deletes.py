@@ -164,4 +164,5 @@ def _with_deletes(
         deleted=len(deleted),
         deletes=describe_file(folder, path),
         truncated=None if reading is None else reading.count_truncated(live),
+        passages=None if reading is None else reading.count_passages(live),
     )

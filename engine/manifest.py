@@ -21,19 +21,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import NoneType
 from typing import Any, TypeVar
 
-from dupmae.errors import IndexMissingError
+from dupmae.engine.chunking import Chunk
+from dupmae.errors import IndexMissingError, UsageError
 from dupmae.files import replacing
 
 FORMAT_VERSION = 4
 READABLE_FORMATS = (3, FORMAT_VERSION)
-"""Format 3 is 4 without `reading/`; what is written into such an index is of format 4."""
+"""Format 3 is 4 without `reading/`; whatever is written into such an index is of format 4."""
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
 DELETES_NAME = "deletes"
@@ -41,6 +42,7 @@ FORWARD_NAME = "forward"
 DOCUMENTS_NAME = "documents.sqlite"
 
 _HASH_BLOCK = 1 << 20
+_NEW_IN_4 = ("truncated", "passages")
 _TYPES = {"int": (int,), "str": (str,), "int | None": (int, NoneType)}
 
 Record = TypeVar("Record")
@@ -76,13 +78,17 @@ class SegmentRecord:
     deletes: StoredFile | None
     """Names the deleted documents; None if there are none."""
     truncated: int | None = None
-    """Documents, deleted ones not counted, of which only the beginning was read; None: unknown."""
+    """Documents, deleted ones not counted, of which only a part was read; None: unknown."""
+    passages: int | None = None
+    """Of documents that are not deleted; None where documents are not split."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.deleted < self.documents or (self.deletes is None) != (self.deleted == 0):
             raise ValueError(f"segment {self.name} has {self.deleted} of {self.documents} deleted")
         if self.truncated is not None and not 0 <= self.truncated <= self.live:
             raise ValueError(f"segment {self.name} has {self.truncated} truncated documents")
+        if self.passages is not None and self.passages < self.live:
+            raise ValueError(f"segment {self.name} has {self.passages} passages")
 
     @property
     def live(self) -> int:
@@ -103,7 +109,13 @@ class Manifest:
     dense_dim: int
     vocabulary_size: int
     segments: tuple[SegmentRecord, ...]
+    chunk: Chunk | None = None
+    """How documents are split into passages; None if they are not."""
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if any((segment.passages is None) != (self.chunk is None) for segment in self.segments):
+            raise ValueError("documents are split in some segments and not in others")
 
     @property
     def documents(self) -> int:
@@ -112,9 +124,13 @@ class Manifest:
 
     @property
     def truncated(self) -> int | None:
-        """Of how many documents the encoder read only the beginning; None if nobody knows."""
-        counts = [segment.truncated for segment in self.segments]
-        return None if None in counts else sum(count or 0 for count in counts)
+        """Of how many documents the encoder read only a part; None if nobody knows."""
+        return _sum([segment.truncated for segment in self.segments])
+
+    @property
+    def passages(self) -> int | None:
+        """How many passages the documents have; None if they are not split."""
+        return None if self.chunk is None else _sum([s.passages for s in self.segments])
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
@@ -206,7 +222,7 @@ def manifest_of(folder: Path, content: bytes) -> Manifest:
             raise _other_format(folder, version)
         del record["checksum"]
         manifest = _manifest(record)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
         raise damaged(folder, f"{MANIFEST_NAME} is not a manifest ({error!r})") from error
     if content != manifest_content(manifest):
         raise damaged(folder, f"{MANIFEST_NAME} does not have the content that its checksum is of")
@@ -272,16 +288,21 @@ def manifest_content(manifest: Manifest) -> bytes:
 def _record(manifest: Manifest) -> dict[str, Any]:
     record = asdict(manifest)
     if manifest.format_version == 3:
+        del record["chunk"]
         for segment in record["segments"]:
-            del segment["truncated"]
+            for key in _NEW_IN_4:
+                del segment[key]
     return record
 
 
 def _manifest(record: Mapping[str, Any]) -> Manifest:
     """Make a manifest of parsed JSON; KeyError, TypeError or ValueError if it is none."""
-    missing = {"truncated": None} if record["format_version"] == 3 else {}
+    missing: dict[str, None] = {}
+    if record["format_version"] == 3:
+        missing, record = dict.fromkeys(_NEW_IN_4), {**record, "chunk": None}
     segments = tuple(_segment({**missing, **segment}) for segment in record["segments"])
-    return _typed(Manifest, {**record, "segments": segments})
+    chunk = record["chunk"] and _typed(Chunk, record["chunk"])
+    return _typed(Manifest, {**record, "segments": segments, "chunk": chunk})
 
 
 def _segment(record: Mapping[str, Any]) -> SegmentRecord:
@@ -297,6 +318,12 @@ def _typed(kind: type[Record], values: Mapping[str, Any]) -> Record:
         if expected is not None and type(values[field.name]) not in expected:
             raise TypeError(f"{field.name} is {values[field.name]!r}")
     return kind(**values)
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    """Return the sum; None if one is not known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _read_blocks(path: Path) -> Iterator[bytes]:

@@ -97,7 +97,7 @@ class SearchEngine:
         return is_new
 
     def __len__(self) -> int:
-        return len(self._state.view)
+        return len(self.documents)
 
     @property
     def manifest(self) -> Manifest:
@@ -106,7 +106,7 @@ class SearchEngine:
 
     @property
     def view(self) -> View:
-        """The documents' vectors, by ordinal."""
+        """The documents' vectors, by ordinal; of split documents, their passages'."""
         return self._state.view
 
     @property
@@ -154,6 +154,8 @@ class SearchEngine:
         min(k, N - offset) of N documents that match are returned. A document's score does not
         depend on the filter, but for feedback, which learns from documents that match.
 
+        Of documents that are split, each scores as its best passage does, which its hit names.
+
         Args:
             queries: any texts; an empty one is whatever the encoder makes of it.
             k: hits a query, ≥ 1.
@@ -186,7 +188,7 @@ class SearchEngine:
         Raises:
             UsageError: if the expression is wrong.
         """
-        return len(self.select(where))
+        return len(self.select(where).documents)
 
     def facets(
         self, keys: Sequence[Key] | str, where: Filter | str | None = None
@@ -228,7 +230,7 @@ class SearchEngine:
         if not weights.feedback:
             return encoded
         first = fuse_batch(encoded, view.stores, FEEDBACK_DOCUMENTS, weights)
-        return feed_back(encoded, [fused.ranking for fused in first], view, weights.feedback)
+        return feed_back(encoded, [fused.best for fused in first], view, weights.feedback)
 
     def choose_weights(
         self, dense: float | None, sparse: float | None, feedback: float | None
@@ -273,6 +275,7 @@ def _result(view: View, query: str, fused: Fused, offset: int) -> SearchResult:
         fused.ranking.scores[offset:].tolist(),
         fused.dense[offset:].tolist(),
         fused.sparse[offset:].tolist(),
+        view.passages(fused.best.ordinals[offset:]),
         strict=True,
     )
     return SearchResult(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dupmae.engine.chunking import Chunk
 from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
     FORMAT_VERSION,
@@ -36,6 +37,7 @@ BASE = Manifest(
     vocabulary_size=1000,
     segments=(SEGMENT, replace(SEGMENT, name="000004", documents=7, deleted=0, deletes=None)),
 )
+KEYS_OF_3 = ("name", "documents", "deleted", "corpus_hash", "files", "deletes")
 DENSE = "segments/000003/forward/dense"
 
 
@@ -261,6 +263,7 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
                     "sha256": hashlib.sha256(b"de").hexdigest(),
                 },
                 "truncated": None,
+                "passages": None,
             },
             {
                 "name": "000004",
@@ -270,8 +273,10 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
                 "files": [{"path": "segments/000004/empty", **empty}],
                 "deletes": None,
                 "truncated": None,
+                "passages": None,
             },
         ],
+        "chunk": None,
         "format_version": 4,
     }
 
@@ -281,9 +286,23 @@ def test_format_3_is_read_and_knows_no_truncated_documents(index: Path) -> None:
     write_manifest(index, old)
     record = json.loads((index / "MANIFEST.json").read_text())
     assert record["format_version"] == 3
-    assert all("truncated" not in segment for segment in record["segments"])
+    assert "chunk" not in record
+    assert all(segment.keys() == {*KEYS_OF_3} for segment in record["segments"])
     assert read_manifest(index) == old
     assert old.truncated is None
+
+
+def test_how_documents_are_split_is_read_as_it_was_written(index: Path) -> None:
+    manifest = read_manifest(index)
+    assert manifest.passages is None
+    segments = tuple(replace(segment, passages=9) for segment in manifest.segments)
+    split = replace(manifest, chunk=Chunk(64, 8), segments=segments)
+    write_manifest(index, split)
+    assert read_manifest(index) == split
+    assert split.passages == 18
+    change(index, chunk={"tokens": 8, "overlap": 8})
+    with pytest.raises(IndexMissingError, match="overlap must be from 0 to 7"):
+        read_manifest(index)
 
 
 def test_truncated_documents_are_counted_where_all_segments_know(index: Path) -> None:

@@ -139,7 +139,7 @@ def test_an_index_of_format_3_is_searched_and_written_on(folder: Path) -> None:
 @pytest.mark.parametrize("rows", [[2, 1], [0, 0], [-1], [3, 8]])
 def test_a_file_that_names_no_documents_is_damaged(tmp_path: Path, rows: list[int]) -> None:
     np.save(tmp_path / "truncated.npy", np.array(rows, dtype=np.int64))
-    with pytest.raises(IndexMissingError, match=r"truncated.npy does not name some of 8"):
+    with pytest.raises(IndexMissingError, match=r"truncated.npy does not fit 8 documents"):
         Reading.open(tmp_path, 8)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
     from dupmae.engine import Explanation, FacetValue, Filter, SearchEngine
-    from dupmae.types import Document, Hit, SearchResult
+    from dupmae.types import Document, Hit, Passage, SearchResult
 
 where_option = click.option(
     "--where",
@@ -154,6 +154,7 @@ def _answer_json(answer: _Answer) -> str:
             "title": document.title,
             "text": document.text,
             "metadata": dict(document.metadata),
+            **_passage_json(hit.passage, _found_text(hit, document)),
         }
         for rank, hit, document in answer.rows()
     ]
@@ -174,16 +175,20 @@ def _answer_json(answer: _Answer) -> str:
     return json.dumps(shown, ensure_ascii=False)
 
 
+def _passage_json(passage: Passage | None, text: str) -> dict[str, Any]:
+    """Return what is added about a split document: the passage that scores, with its text."""
+    return {} if passage is None else {"passage": {**asdict(passage), "text": text}}
+
+
 def _answer_text(answer: _Answer) -> str:
     lines = []
     for rank, hit, document in answer.rows():
         lines.append(
             f"{rank:>3}. {hit.score:.4f}  (dense {hit.dense:.4f}, sparse {hit.sparse:.4f})  "
-            f"{hit.doc_id}"
+            f"{hit.doc_id}{_passage_text(hit.passage)}"
         )
-        text = " ".join(document.text.split())
-        snippet = text if len(text) <= SNIPPET else f"{text[:SNIPPET].rsplit(' ', 1)[0]} …"
-        lines += [f"     {line}" for line in (document.title, snippet) if line]
+        text = " ".join(_found_text(hit, document).split())
+        lines += [f"     {line}" for line in (document.title, _shortened(text)) if line]
     lines.append(_proof_text(answer))
     for key, values in answer.facets.items():
         shown = [
@@ -193,6 +198,22 @@ def _answer_text(answer: _Answer) -> str:
         more = [f"{len(values) - len(shown):,} more"] if len(values) > len(shown) else []
         lines.append(f"{key}: {', '.join(shown + more) or 'no values'}")
     return "\n".join(lines)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SNIPPET else f"{text[:SNIPPET].rsplit(' ', 1)[0]} …"
+
+
+def _found_text(hit: Hit, document: Document) -> str:
+    """Return the text that scores: the passage, or all of it."""
+    passage = hit.passage
+    return document.text if passage is None else document.text[passage.start : passage.end]
+
+
+def _passage_text(passage: Passage | None) -> str:
+    if passage is None:
+        return ""
+    return f"  passage {passage.number} (characters {passage.start:,} to {passage.end:,})"
 
 
 def _proof_text(answer: _Answer) -> str:
@@ -223,6 +244,7 @@ def _explanation_json(explanation: Explanation, total: int) -> str:
             "feedback": explanation.weights.feedback,
             "dense": explanation.dense,
             "sparse": explanation.sparse,
+            **_passage_json(explanation.passage, explanation.passage_text),
             "terms": [
                 {
                     "term": term.text,
@@ -249,6 +271,9 @@ def _explanation_text(explanation: Explanation, total: int) -> str:
         f"  = {weights.dense:g} × dense {explanation.dense:.4f}"
         f" + {weights.sparse:g} × sparse {explanation.sparse:.4f}",
     ]
+    if explanation.passage is not None:
+        text = " ".join(explanation.passage_text.split())
+        lines.append(f"  by its{_passage_text(explanation.passage)}: {_shortened(text)}")
     if explanation.rank > explanation.k:
         lines.append(
             f"  not among the first {explanation.k:,}: {explanation.gap:.4f} below rank "
