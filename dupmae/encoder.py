@@ -26,11 +26,19 @@ from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import TEXTS_AT_ONCE, batches, readable, term_spans
+from dupmae.inputs import TEXTS_AT_ONCE, batches, goes_on, readable, spans, term_spans
 from dupmae.runtime import RUNTIME, Network, Reading
 from dupmae.stored import StoredModel, read_model
 from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
-from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors, TermSpans
+from dupmae.types import (
+    CorpusStatistics,
+    Encoded,
+    Float32,
+    Int32,
+    Int64,
+    SparseVectors,
+    TermSpans,
+)
 
 BATCH_TOKENS = 1024
 """Padding included; each thread has such a batch at a time."""
@@ -110,6 +118,11 @@ class Encoder:
         """Dimensions of a dense vector."""
         return self.heads.dense_dim
 
+    @property
+    def max_document_length(self) -> int:
+        """Tokens of a document that are read, special ones included."""
+        return self.heads.max_document_length
+
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         """Return the vocabulary's entries for the given term ids."""
         return [str(self._tokenizer.id_to_token(int(term))) for term in terms]
@@ -131,7 +144,7 @@ class Encoder:
             corpus: where they will be searched for; without it a model with `corpus_idf` uses
                 the idf of its training text.
         """
-        ids = self._token_ids(texts, self.heads.max_query_length)
+        ids, _ = self._token_ids(texts, self.heads.max_query_length)
         return self._encode(ids, partial(self._query_row, corpus=corpus))
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
@@ -143,20 +156,39 @@ class Encoder:
 
         The next texts may be tokenised by one thread while another encodes these.
         """
+        return self.read_documents(texts)[0]
+
+    def read_documents(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Return what `tokenise_documents` does, and which texts go on behind what is read."""
         return self._token_ids(texts, self.heads.max_document_length)
+
+    def token_spans(self, texts: Sequence[str]) -> list[Int64]:
+        """Return the characters of all of each text's tokens, (n, 2), special ones left out."""
+        with self._tokenizing:
+            self._tokenizer.no_truncation()
+            return [spans(text, self._spans) for text in texts]
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
         return self._encode(ids, self._document_row)
 
-    def _token_ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+    def _token_ids(
+        self, texts: Sequence[str], max_length: int
+    ) -> tuple[list[list[int]], list[bool]]:
+        """Return each text's first ids, and whether it goes on behind them."""
         ids: list[list[int]] = []
+        cut = [goes_on(text, max_length) for text in texts]
         with self._tokenizing:
             self._tokenizer.enable_truncation(max_length)
             for start in range(0, len(texts), TEXTS_AT_ONCE):
                 some = [readable(text, max_length) for text in texts[start : start + TEXTS_AT_ONCE]]
-                ids += [encoding.ids for encoding in self._tokenizer.encode_batch_fast(some)]
-        return ids
+                for encoding in self._tokenizer.encode_batch_fast(some):
+                    cut[len(ids)] |= bool(encoding.overflowing)
+                    ids.append(encoding.ids)
+        return ids, cut
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets
 
     def _encode(self, ids: Sequence[Sequence[int]], weigh: Callable[[Reading], _Row]) -> Encoded:
         dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)

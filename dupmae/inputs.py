@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from dupmae.types import TermSpans
+from dupmae.texts import split_long
+from dupmae.types import Int64, TermSpans
 
 CHARACTERS_A_TOKEN = 64
 """A text is read up to this many characters for each token that it may have.
@@ -32,6 +33,27 @@ def readable(text: str, max_length: int) -> str:
     except UnicodeEncodeError:
         return text.encode(errors="replace").decode()
     return text
+
+
+def spans(text: str, tokenise: Callable[[str], Sequence[tuple[int, int]]]) -> Int64:
+    """Return the characters of all tokens of a text, (n, 2), made piece by piece.
+
+    Args:
+        text: any.
+        tokenise: returns the characters of a piece's tokens.
+    """
+    found, start = [np.zeros((0, 2), dtype=np.int64)], 0
+    for piece in split_long(text):
+        offsets = tokenise(readable(piece, len(piece)))
+        found.append(np.array(offsets, dtype=np.int64).reshape(-1, 2) + start)
+        start += len(piece)
+    return np.concatenate(found)
+
+
+def goes_on(text: str, max_length: int) -> bool:
+    """Say whether `readable` leaves out anything but blanks."""
+    rest = text[max_length * CHARACTERS_A_TOKEN :]
+    return bool(rest) and not rest.isspace()
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

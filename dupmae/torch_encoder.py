@@ -27,14 +27,22 @@ from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import batches, readable, term_spans
+from dupmae.inputs import batches, goes_on, readable, spans, term_spans
 from dupmae.model import DupMAE, activate, term_factors
 from dupmae.pooling import pool_own_terms, pool_vocabulary
 from dupmae.processes import resolve_device
 from dupmae.state import model_seal
 from dupmae.term_weights import top_terms
 from dupmae.tokens import Tokens
-from dupmae.types import CorpusStatistics, Encoded, Float32, Int32, SparseVectors, TermSpans
+from dupmae.types import (
+    CorpusStatistics,
+    Encoded,
+    Float32,
+    Int32,
+    Int64,
+    SparseVectors,
+    TermSpans,
+)
 
 CPU_BATCH_TOKENS = 1024
 """Padding included; larger batches leave the caches and gain a CPU nothing."""
@@ -128,6 +136,11 @@ class TorchEncoder:
         return self.heads.dense_dim
 
     @property
+    def max_document_length(self) -> int:
+        """Tokens of a document that are read, special ones included."""
+        return self.heads.max_document_length
+
+    @property
     def vocabulary_size(self) -> int:
         """One more than the largest term id."""
         return self._tokens.vocabulary_size
@@ -163,7 +176,7 @@ class TorchEncoder:
             corpus: where they will be searched for; without it a model with `corpus_idf` uses
                 the idf of its training text.
         """
-        ids = self._token_ids(texts, self.heads.max_query_length)
+        ids, _ = self._token_ids(texts, self.heads.max_query_length)
         return self._encode(ids, as_query=True, corpus=corpus)
 
     def encode_documents(self, texts: Sequence[str]) -> Encoded:
@@ -175,7 +188,16 @@ class TorchEncoder:
 
         The next texts may be tokenised by one thread while another encodes these.
         """
+        return self.read_documents(texts)[0]
+
+    def read_documents(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Return what `tokenise_documents` does, and which texts go on behind what is read."""
         return self._token_ids(texts, self.heads.max_document_length)
+
+    def token_spans(self, texts: Sequence[str]) -> list[Int64]:
+        """Return the characters of all of each text's tokens, (n, 2), special ones left out."""
+        with self._tokenizing:
+            return [spans(text, self._tokens.spans) for text in texts]
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
@@ -228,9 +250,16 @@ class TorchEncoder:
                 rows[batch[place]] = row
         return Encoded(dense, SparseVectors.from_rows(rows))
 
-    def _token_ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+    def _token_ids(
+        self, texts: Sequence[str], max_length: int
+    ) -> tuple[list[list[int]], list[bool]]:
+        """Return each text's first ids, and whether it goes on behind them."""
+        some = [readable(text, max_length) for text in texts]
         with self._tokenizing:
-            return self._tokens.ids([readable(text, max_length) for text in texts], max_length)
+            ids, cut = self._tokens.read(some, max_length)
+        return ids, [
+            is_cut or goes_on(text, max_length) for is_cut, text in zip(cut, texts, strict=True)
+        ]
 
     def _sparse(
         self, ids: Sequence[Sequence[int]], hidden_BLD: Tensor, voting_BL: Tensor

@@ -186,13 +186,26 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """The `number`-th passage of a document, from 1: its text's characters `start` to `end` − 1."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """One found document. `score` = w_d · `dense` + w_s · `sparse`, all float64 and exact."""
+    """One found document. `score` = w_d · `dense` + w_s · `sparse`, all float64 and exact.
+
+    `passage` is the one that scores so, the document's best; None where documents are not split.
+    """
 
     doc_id: str
     score: float
     dense: float
     sparse: float
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,4 +297,25 @@ class RuntimeEncoder(Protocol):
     @property
     def runtime(self) -> str:
         """Library and version, precision and processor, in one line."""
+        ...
+
+
+@runtime_checkable
+class ReadingEncoder(TokenisingEncoder, Protocol):
+    """A `TokenisingEncoder` that can say how much of a text it reads."""
+
+    @property
+    def max_document_length(self) -> int:
+        """Tokens of a document that are read, special ones included."""
+        ...
+
+    def read_documents(self, texts: Sequence[str]) -> tuple[Sequence[Sequence[int]], list[bool]]:
+        """Return what `tokenise_documents` does, and which texts go on behind what is read."""
+        ...
+
+    def token_spans(self, texts: Sequence[str]) -> list[Int64]:
+        """Return the characters (first, one behind the last) of all of each text's tokens, (n, 2).
+
+        Nothing is cut off; special tokens are left out.
+        """
         ...

@@ -1,6 +1,7 @@
 """The engine: builds an index folder and answers from it with a proof."""
 
 from dupmae.engine.build import build_index
+from dupmae.engine.chunking import Chunk
 from dupmae.engine.corpus import (
     corpus_hash,
     count_documents,
@@ -27,6 +28,7 @@ from dupmae.engine.verify import verify_index
 
 __all__ = [
     "And",
+    "Chunk",
     "Compare",
     "Exists",
     "Explanation",

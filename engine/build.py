@@ -16,13 +16,13 @@ from dataclasses import replace as changed
 from pathlib import Path
 
 from dupmae.engine.canaries import Canaries, check_canaries, make_canaries
+from dupmae.engine.chunking import Chunk, check_chunk
 from dupmae.engine.deletes import delete, live_without
 from dupmae.engine.journal import JOURNAL_NAME, Journal, Plan
 from dupmae.engine.leftovers import next_segment, refuse_other_files, remove_leftovers
 from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
-    FORWARD_NAME,
     MANIFEST_NAME,
     SEGMENTS_NAME,
     Manifest,
@@ -32,13 +32,12 @@ from dupmae.engine.manifest import (
     write_manifest,
 )
 from dupmae.engine.merge import merge_if_due
-from dupmae.engine.segment import write_segment
+from dupmae.engine.segment import open_reading, open_vectors, write_segment
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DupMAEError, IndexMissingError, SealError, UsageError
 from dupmae.indexes.documents import DocumentStore
-from dupmae.indexes.forward import ForwardWriter
 from dupmae.indexes.sparse import DEFAULT_SPARSE, check_sparse, sparse_name
-from dupmae.types import Document, TextEncoder
+from dupmae.types import Document, ReadingEncoder, TextEncoder
 
 BLOCK_SIZE = 512
 """Documents encoded at once: enough for an encoder to sort them by length before it pads, and what
@@ -59,6 +58,7 @@ def build_index(
     replace: bool = False,
     total: int | None = None,
     sparse: str | None = None,
+    chunk: Chunk | None = None,
 ) -> Manifest:
     """Index documents in a folder, or add them to the index that is there.
 
@@ -77,12 +77,15 @@ def build_index(
         total: number of documents, if known, to tell the time left.
         sparse: which store finds sparse candidates, of `SPARSE_STORES`; answers are the same. If
             not given, the one of the index there, else `DEFAULT_SPARSE`.
+        chunk: how to split documents into passages, each with vectors of its own. If not given, as
+            the index there does, else not at all.
 
     Returns:
         The manifest of the new state.
 
     Raises:
-        UsageError: if the folder holds other files, or there is no such sparse store.
+        UsageError: if the folder holds other files, there is no such sparse store, or documents
+            cannot be split like that by this encoder, or in this index.
         SealError: if it holds an index of another encoder, or this one makes other vectors by now,
             and `replace` is not set.
         IndexMissingError: if it holds a damaged index and `replace` is not set.
@@ -94,11 +97,11 @@ def build_index(
     if block_size < 1:
         raise UsageError(f"block_size must be at least 1, found {block_size}")
     refuse_other_files(folder)
-    plan = _plan(encoder, block_size)
     kept: int | None = 0
     try:
         with writer_lock(folder):
             before = _state(folder, replace)
+            plan = _plan(encoder, block_size, _chunk(folder, None if replace else before, chunk))
             if before is not None and not replace:
                 _check_seal(folder, before, plan)
             canaries = _canaries(folder, None if replace else before, encoder)
@@ -133,7 +136,9 @@ def build_index(
         raise DupMAEError(f"index {folder} could not be built: {error}; {what}") from error
 
 
-def _plan(encoder: TextEncoder | VectorFiles, block_size: int) -> Plan:
+def _plan(encoder: TextEncoder | VectorFiles, block_size: int, chunk: Chunk | None) -> Plan:
+    if chunk is not None:
+        check_chunk(chunk, encoder)
     return Plan(
         segment="",  # named when the build begins
         encoder_name=encoder.name,
@@ -141,6 +146,8 @@ def _plan(encoder: TextEncoder | VectorFiles, block_size: int) -> Plan:
         dense_dim=encoder.dense_dim,
         vocabulary_size=encoder.vocabulary_size,
         block_size=block_size,
+        reading=isinstance(encoder, ReadingEncoder),
+        chunk=chunk,
     )
 
 
@@ -156,6 +163,16 @@ def _state(folder: Path, replace: bool) -> Manifest | None:
         if replace or not (folder / MANIFEST_NAME).exists():
             return None
         raise
+
+
+def _chunk(folder: Path, before: Manifest | None, chunk: Chunk | None) -> Chunk | None:
+    """Return how to split documents that are added to a state, None if it is a new index."""
+    if before is None or before.chunk == chunk or chunk is None:
+        return chunk if before is None else before.chunk
+    raise UsageError(
+        f"index {folder} holds {before.chunk or 'whole documents'}, not {chunk}; add to it "
+        "without a setting, or use --replace to build the index anew"
+    )
 
 
 def _sparse_there(folder: Path, before: Manifest | None) -> str:
@@ -200,18 +217,18 @@ def _unfinished(folder: Path, before: Manifest | None, plan: Plan) -> Journal | 
     if not journal.plan.same_vectors(plan):
         logger.warning(
             "%s holds the %d first documents of a build that was stopped, by encoder %s (seal %s) "
-            "in blocks of %d; it is begun anew",
+            "in blocks of %d, split into %s; it is begun anew",
             folder,
             journal.done.documents,
             journal.plan.encoder_name,
             journal.plan.encoder_seal[:12],
             journal.plan.block_size,
+            journal.plan.chunk or "nothing",
         )
         return None
-    keep = (journal.done.documents, journal.done.nonzeros)
-    forward = _place(folder, journal) / FORWARD_NAME
     try:
-        ForwardWriter(forward, plan.dense_dim, plan.vocabulary_size, keep=keep).abandon()
+        for begin in (open_vectors, open_reading):
+            begin(_place(folder, journal), plan, journal.done).abandon()
     except IndexMissingError as error:
         logger.warning("%s: what a stopped build has left is damaged (%s)", folder, error)
         return None
@@ -258,6 +275,7 @@ def _next_state(
         dense_dim=plan.dense_dim,
         vocabulary_size=plan.vocabulary_size,
         segments=(*segments, record),
+        chunk=plan.chunk,
     )
 
 

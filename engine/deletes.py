@@ -26,6 +26,7 @@ from dupmae.engine.manifest import (
     describe_file,
     segment_name,
 )
+from dupmae.engine.reading import READING_NAME, Reading
 from dupmae.errors import DataError
 from dupmae.files import flush
 from dupmae.indexes.documents import DocumentStore
@@ -157,4 +158,11 @@ def _with_deletes(
         writer.close()
     finally:
         writer.abandon()
-    return replace(record, deleted=len(deleted), deletes=describe_file(folder, path))
+    reading = Reading.open(folder / SEGMENTS_NAME / record.name / READING_NAME, record.documents)
+    return replace(
+        record,
+        deleted=len(deleted),
+        deletes=describe_file(folder, path),
+        truncated=None if reading is None else reading.count_truncated(live),
+        passages=None if reading is None else reading.count_passages(live),
+    )

@@ -9,11 +9,11 @@ import numpy as np
 
 from dupmae.engine.filter_grammar import to_filter
 from dupmae.engine.filters import Filter
-from dupmae.engine.fusion import Weights
+from dupmae.engine.fusion import Weights, best_of_each
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.view import View
 from dupmae.errors import DataError, UsageError
-from dupmae.types import Float32, Float64, Int32
+from dupmae.types import Float32, Float64, Int32, Passage
 
 _ADDS_UP_TO = 1e-12
 """Relative: far above what float64 sums of a few hundred terms lose, far below any display."""
@@ -39,7 +39,8 @@ class Explanation:
 
     `sparse` is the sum of the products of `terms`, which fall; `missing` holds the query's terms
     that the document lacks, by falling query weight; `rank` counts from 1 over all documents that
-    match; `kth_score` is the score at rank `k`, or at the last rank if there are fewer.
+    match; `kth_score` is the score at rank `k`, or at the last rank if there are fewer. Of a split
+    document all is about its best `passage`, whose text is `passage_text`.
     """
 
     query: str
@@ -53,6 +54,8 @@ class Explanation:
     sparse: float
     terms: tuple[TermMatch, ...]
     missing: tuple[TermMatch, ...]
+    passage: Passage | None = None
+    passage_text: str = ""
 
     @property
     def gap(self) -> float:
@@ -98,9 +101,12 @@ def explain(
     terms, term_weights = encoded.sparse.row(0)
     dense, sparse = view.score(encoded.dense[0], terms, term_weights, np.arange(len(view)))
     scores = weights.combine(dense, sparse)
+    best = np.arange(len(view)) if view.owners is None else best_of_each(scores, view.owners)
+    dense, sparse, scores = dense[best], sparse[best], scores[best]
     ahead = np.count_nonzero(scores > scores[ordinal])
     tied_ahead = np.count_nonzero(scores[:ordinal] == scores[ordinal])
-    own, own_weights = view.sparse_row(ordinal)
+    own, own_weights = view.sparse_row(int(best[ordinal]))
+    (passage,) = view.passages(best[[ordinal]])
     shared, in_query, in_document = np.intersect1d(
         terms, own, assume_unique=True, return_indices=True
     )
@@ -119,7 +125,14 @@ def explain(
         sparse=float(sparse[ordinal]),
         terms=tuple(sorted(matches, key=lambda match: -match.product)),
         missing=tuple(sorted(missing, key=lambda match: -match.query_weight)),
+        passage=passage,
+        passage_text="" if passage is None else _text(view, ordinal, passage),
     )
+
+
+def _text(view: View, ordinal: int, passage: Passage) -> str:
+    (document,) = view.documents.get([ordinal])
+    return document.text[passage.start : passage.end]
 
 
 def _within(view: View, doc_id: str, where: Filter) -> tuple[View, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.engine.manifest import Manifest, read_state
+from dupmae.engine.manifest import Manifest, read_manifest, read_state
 from dupmae.engine.opened import Segment, open_segments
 from dupmae.errors import DupMAEError, UsageError
 from dupmae.files import replacing
@@ -32,7 +32,8 @@ def export_index(folder: Path | str, path: Path | str) -> int:
         The number of documents.
 
     Raises:
-        UsageError: if a file is there already, or the name ends otherwise.
+        UsageError: if a file is there already, the name ends otherwise, or the index holds
+            passages.
         IndexMissingError: if there is no index, or it is damaged.
         DupMAEError: if the disk is full or cannot be written.
     """
@@ -42,6 +43,11 @@ def export_index(folder: Path | str, path: Path | str) -> int:
     for file in (path, corpus):
         if file.exists():
             raise UsageError(f"{file} is there already; remove it, or export to another name")
+    if read_manifest(folder).chunk is not None:
+        raise UsageError(
+            f"index {folder} holds passages, and an export has one vector a document; index the "
+            "documents whole to export them"
+        )
     manifest, segments = read_state(
         folder, lambda state: (state, list(open_segments(folder, state, {}).values()))
     )

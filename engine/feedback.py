@@ -40,8 +40,9 @@ def feed_back(queries: Encoded, answers: Sequence[Ranking], view: View, weight: 
 
     Args:
         queries: m encoded queries.
-        answers: of each, its best documents with exact scores; FEEDBACK_DOCUMENTS are read. A
-            query whose best score is not above 0 stays as it is.
+        answers: of each, the vectors of its best documents, or of their best passages, with exact
+            scores; FEEDBACK_DOCUMENTS are read. A query whose best score is not above 0 stays as
+            it is.
         view: where the documents' vectors lie.
         weight: β ≥ 0.
     """

@@ -13,6 +13,12 @@ negative. Rounding is monotone (x ≤ y gives fl(x) ≤ fl(y)) and B is computed
 `combine` as every score, so the inequality survives floating point without slack. Above B no
 unlisted document reaches the k-th hit; at B it can tie, and then loses if its ordinal is larger. ∎
 
+Where documents are split into passages, the lists hold passages, B is the most that one in neither
+list scores, and a document scores as its best passage does, of equal ones the first. The proof
+stays: if the k-th best document so far scores above B, no unlisted passage lifts a document to it,
+and none is the best of one of the k. At B one may tie with the k-th hit's passage, and then comes
+later in the order of passages, which is that of documents, if all smaller ordinals are scored. ∎
+
 Until the proof holds n grows; at n = N every document has been scored and nothing is left to prove.
 
 Source: Fagin, Lotem, Naor 2003, "Optimal aggregation algorithms for middleware" (the threshold
@@ -114,16 +120,28 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The forward store and the two candidate stores made from it."""
+    """The forward store and the two candidate stores made from it.
+
+    `owners` (N,) int64 says whose passage each of the N vectors is: documents 0, 1, …, each with
+    one or more in a row. None where a vector is a document.
+    """
 
     forward: ForwardScorer
     dense: DenseLists
     sparse: SparseLists
+    owners: Int64 | None = None
 
     def __post_init__(self) -> None:
         lengths = (len(self.forward), len(self.dense), len(self.sparse))
         if len(set(lengths)) != 1:
             raise ValueError(f"forward, dense and sparse store hold {lengths} documents")
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are."""
+        if self.owners is None or not len(self.owners):
+            return len(self.forward)
+        return int(self.owners[-1]) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +149,8 @@ class Fused:
     """The best k of the scored documents, and whether they are the best k of all.
 
     `dense` and `sparse` (m,) are the parts of `ranking.scores`; `bound` is B (−inf if every
-    document was scored); `depth` is n, the length to which both lists were read.
+    document was scored); `depth` is n, the length to which both lists were read; `best` ranks the
+    vectors that score so, each document's best passage, or the documents themselves.
     """
 
     ranking: Ranking
@@ -140,6 +159,7 @@ class Fused:
     proven: bool
     bound: float
     depth: int
+    best: Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +211,7 @@ def fuse_batch(
         raise ValueError("the dense vectors of queries must be finite")
     queries.sparse.check()
     total = len(stores.forward)
+    wanted = min(k, stores.documents)
     depth = min(max(first_depth, DEPTH_PER_HIT * k), total)
     scored: dict[int, _Scored] = dict.fromkeys(range(len(queries)), _NOTHING_SCORED)
     fused: dict[int, Fused] = {}
@@ -201,7 +222,9 @@ def fuse_batch(
             listings = _read_lists(queries, unproven, stores, weights, depth)
         for query, listing in zip(unproven, listings, strict=True):
             scored[query] = _score_new(queries, query, stores.forward, scored[query], listing)
-            fused[query] = _best(scored[query], listing.ceiling, k, weights, depth)
+            fused[query] = _best(
+                scored[query], listing.ceiling, wanted, weights, depth, stores.owners
+            )
             if fused[query].proven:
                 del scored[query]  # where all N were scored, a batch of these would fill memory
         depth = min(depth * GROWTH, total)
@@ -283,18 +306,44 @@ def _score_new(
     )
 
 
-def _best(scored: _Scored, bound: float, k: int, weights: Weights, depth: int) -> Fused:
-    """Return the best k of the scored documents; `bound` limits the score of all others."""
-    best = top_k(weights.combine(scored.dense, scored.sparse), k)
-    places = best.ordinals  # by rising ordinal too, so ties are broken as they should be
-    ranking = Ranking(scored.ordinals[places], best.scores)
-    proven = bound == -np.inf or _none_can_enter(ranking, bound, scored)
-    return Fused(ranking, scored.dense[places], scored.sparse[places], proven, bound, depth)
+def best_of_each(scores: Float64, owners: Int64) -> Int64:
+    """Return the place of each document's best passage, the first of equal ones.
+
+    Args:
+        scores: (n,) of passages.
+        owners: (n,) their documents, never falling.
+    """
+    order = np.lexsort((-scores, owners))
+    return order[np.flatnonzero(np.diff(owners[order], prepend=-1))]
 
 
-def _none_can_enter(ranking: Ranking, bound: float, scored: _Scored) -> bool:
-    """Say whether every unscored document, at `bound` or below, ranks after the last hit."""
-    last_score, last_ordinal = float(ranking.scores[-1]), int(ranking.ordinals[-1])
+def _best(
+    scored: _Scored, bound: float, k: int, weights: Weights, depth: int, owners: Int64 | None
+) -> Fused:
+    """Return the best k of the scored documents; `bound` limits the score of all others.
+
+    There are at least k documents, of which fewer may be scored so far.
+    """
+    scores = weights.combine(scored.dense, scored.sparse)
+    if owners is None:
+        top = top_k(scores, k)
+        places = top.ordinals  # by rising ordinal too, so ties are broken as they should be
+        documents = scored.ordinals[places]
+    else:
+        firsts = best_of_each(scores, owners[scored.ordinals])
+        top = top_k(scores[firsts], k)
+        places = firsts[top.ordinals]
+        documents = owners[scored.ordinals[places]]
+    best = Ranking(scored.ordinals[places], top.scores)
+    are_enough = len(best) == k  # all lists together may hold passages of fewer documents
+    proven = bound == -np.inf or (are_enough and _none_can_enter(best, bound, scored))
+    parts = scored.dense[places], scored.sparse[places]
+    return Fused(Ranking(documents, top.scores), *parts, proven, bound, depth, best)
+
+
+def _none_can_enter(best: Ranking, bound: float, scored: _Scored) -> bool:
+    """Say whether every unscored vector, at `bound` or below, ranks after that of the last hit."""
+    last_score, last_ordinal = float(best.scores[-1]), int(best.ordinals[-1])
     if last_score == bound:  # it may tie: then all smaller ordinals must have been scored
         return int(np.searchsorted(scored.ordinals, last_ordinal)) == last_ordinal
     return last_score > bound

@@ -1,8 +1,8 @@
 """JOURNAL.jsonl: which blocks of an unfinished build are safe on the disk.
 
     {"segment": "000002", "encoder_seal": "3f2a…", "dense_dim": 384, …, "block_size": 512}
-    {"documents": 512, "nonzeros": 61044, "corpus_hash": "91bc…"}
-    {"documents": 1024, "nonzeros": 120733, "corpus_hash": "77d0…"}
+    {"documents": 512, "vectors": 512, "nonzeros": 61044, "truncated": 31, "corpus_hash": "91bc…"}
+    {"documents": 1024, "vectors": 1024, "nonzeros": 120733, "truncated": 58, …}
 
 The first line says what is being built: vectors of a block depend on all of it. Each other line
 is written once a block's vectors are on the disk, and counts from the start of the corpus. The
@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dupmae.engine.chunking import Chunk
+from dupmae.errors import UsageError
 from dupmae.files import flush, replacing
 
 JOURNAL_NAME = "JOURNAL.jsonl"
@@ -33,6 +35,10 @@ class Plan:
     dense_dim: int
     vocabulary_size: int
     block_size: int
+    reading: bool
+    """Whether the encoder says which documents it reads only the beginning of."""
+    chunk: Chunk | None
+    """How documents are split; None if they are not."""
 
     def same_vectors(self, other: Plan) -> bool:
         """Return whether the blocks of one build can be used in the other."""
@@ -45,11 +51,13 @@ class Checkpoint:
     """How far a build has come, counted from its start."""
 
     documents: int
+    vectors: int
     nonzeros: int
+    truncated: int
     corpus_hash: str
 
 
-START = Checkpoint(0, 0, "")
+START = Checkpoint(0, 0, 0, 0, "")
 
 
 class Journal:
@@ -76,9 +84,14 @@ class Journal:
         path = folder / JOURNAL_NAME
         try:
             first, *others = path.read_bytes().split(b"\n")[:-1]
-            plan = Plan(**json.loads(first))
-            return cls(path, plan, [Checkpoint(**json.loads(line)) for line in others])
-        except (OSError, ValueError, TypeError):
+            plan = json.loads(first)
+            chunk = plan["chunk"] and Chunk(**plan["chunk"])
+            return cls(
+                path,
+                Plan(**{**plan, "chunk": chunk}),
+                [Checkpoint(**json.loads(line)) for line in others],
+            )
+        except (OSError, ValueError, TypeError, KeyError, UsageError):
             return None
 
     @property

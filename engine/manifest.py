@@ -7,6 +7,7 @@
     my.index/segments/000001/tantivy/           sparse candidates, or `lucene/`: see
                                                 `dupmae.indexes.sparse`
     my.index/segments/000001/documents.sqlite   ids and texts: `dupmae.indexes.documents`
+    my.index/segments/000001/reading/           what was read of the texts: see `reading.py`
     my.index/deletes/000002-000001.npy          see `deletes.py`
 
 The manifest names the live segments with every file's size and checksum, what is deleted of each,
@@ -21,19 +22,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any, TypeVar
 
 from dupmae.engine.canaries import Canaries, Canary
-from dupmae.errors import IndexMissingError
+from dupmae.engine.chunking import Chunk
+from dupmae.errors import IndexMissingError, UsageError
 from dupmae.files import replacing
 
 FORMAT_VERSION = 4
 READABLE_FORMATS = (3, FORMAT_VERSION)
-"""Format 3 is 4 without `canaries`."""
+"""Format 3 is 4 without `canaries`, `chunk` and `reading/`; what is written is of format 4."""
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
 DELETES_NAME = "deletes"
@@ -41,6 +44,8 @@ FORWARD_NAME = "forward"
 DOCUMENTS_NAME = "documents.sqlite"
 
 _HASH_BLOCK = 1 << 20
+_NEW_IN_4 = ("truncated", "passages")
+_TYPES = {"int": (int,), "str": (str,), "int | None": (int, NoneType)}
 
 Record = TypeVar("Record")
 Opened = TypeVar("Opened")
@@ -74,10 +79,18 @@ class SegmentRecord:
     files: tuple[StoredFile, ...]
     deletes: StoredFile | None
     """Names the deleted documents; None if there are none."""
+    truncated: int | None = None
+    """Documents, deleted ones not counted, of which only a part was read; None: unknown."""
+    passages: int | None = None
+    """Of documents that are not deleted; None where documents are not split."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.deleted < self.documents or (self.deletes is None) != (self.deleted == 0):
             raise ValueError(f"segment {self.name} has {self.deleted} of {self.documents} deleted")
+        if self.truncated is not None and not 0 <= self.truncated <= self.live:
+            raise ValueError(f"segment {self.name} has {self.truncated} truncated documents")
+        if self.passages is not None and self.passages < self.live:
+            raise ValueError(f"segment {self.name} has {self.passages} passages")
 
     @property
     def live(self) -> int:
@@ -100,12 +113,28 @@ class Manifest:
     segments: tuple[SegmentRecord, ...]
     canaries: Canaries | None = None
     """Texts as the encoder saw them; None if vectors came from files, or the format is 3."""
+    chunk: Chunk | None = None
+    """How documents are split into passages; None if they are not."""
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if any((segment.passages is None) != (self.chunk is None) for segment in self.segments):
+            raise ValueError("documents are split in some segments and not in others")
 
     @property
     def documents(self) -> int:
         """How many documents there are, deleted ones not counted."""
         return sum(segment.live for segment in self.segments)
+
+    @property
+    def truncated(self) -> int | None:
+        """Of how many documents the encoder read only a part; None if nobody knows."""
+        return _sum([segment.truncated for segment in self.segments])
+
+    @property
+    def passages(self) -> int | None:
+        """How many passages the documents have; None if they are not split."""
+        return None if self.chunk is None else _sum([s.passages for s in self.segments])
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
@@ -202,7 +231,7 @@ def manifest_of(folder: Path, content: bytes) -> Manifest:
             raise _other_format(folder, version)
         del record["checksum"]
         manifest = _manifest(record)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
         raise damaged(folder, f"{MANIFEST_NAME} is not a manifest ({error!r})") from error
     if content != manifest_content(manifest):
         raise damaged(folder, f"{MANIFEST_NAME} does not have the content that its checksum is of")
@@ -253,7 +282,7 @@ def _other_format(folder: Path, version: Any) -> IndexMissingError:
     update = "update dupmae, or " if version > FORMAT_VERSION else ""
     return IndexMissingError(
         f"index {folder} has format {version}, and this version of dupmae reads formats "
-        f"{READABLE_FORMATS[0]} and {FORMAT_VERSION}; {update}rebuild it with "
+        f"{' and '.join(map(str, READABLE_FORMATS))}; {update}rebuild it with "
         f"`dupmae index corpus.jsonl --index {folder} --replace`"
     )
 
@@ -268,15 +297,23 @@ def manifest_content(manifest: Manifest) -> bytes:
 def _record(manifest: Manifest) -> dict[str, Any]:
     record = asdict(manifest)
     if manifest.format_version == 3:
-        del record["canaries"]
+        del record["canaries"], record["chunk"]
+        for segment in record["segments"]:
+            for key in _NEW_IN_4:
+                del segment[key]
     return record
 
 
 def _manifest(record: Mapping[str, Any]) -> Manifest:
     """Make a manifest of parsed JSON; KeyError, TypeError or ValueError if it is none."""
-    segments = tuple(_segment(segment) for segment in record["segments"])
-    canaries = None if record["format_version"] == 3 else _canaries(record["canaries"])
-    return _typed(Manifest, {**record, "segments": segments, "canaries": canaries})
+    missing: dict[str, None] = {}
+    if record["format_version"] == 3:
+        missing = dict.fromkeys(_NEW_IN_4)
+        record = {**record, "canaries": None, "chunk": None}
+    segments = tuple(_segment({**missing, **segment}) for segment in record["segments"])
+    canaries = _canaries(record["canaries"])
+    chunk = record["chunk"] and _typed(Chunk, record["chunk"])
+    return _typed(Manifest, {**record, "segments": segments, "canaries": canaries, "chunk": chunk})
 
 
 def _canaries(record: Mapping[str, Any] | None) -> Canaries | None:
@@ -295,10 +332,16 @@ def _segment(record: Mapping[str, Any]) -> SegmentRecord:
 def _typed(kind: type[Record], values: Mapping[str, Any]) -> Record:
     """Make a record of exactly its fields, of which strings and numbers must be what they are."""
     for field in fields(kind):  # type: ignore[arg-type]  # all kinds here are dataclasses
-        expected = {"int": int, "str": str}.get(str(field.type))
-        if expected is not None and type(values[field.name]) is not expected:
+        expected = _TYPES.get(str(field.type))
+        if expected is not None and type(values[field.name]) not in expected:
             raise TypeError(f"{field.name} is {values[field.name]!r}")
     return kind(**values)
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    """Return the sum; None if one is not known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _read_blocks(path: Path) -> Iterator[bytes]:

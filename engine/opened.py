@@ -17,19 +17,23 @@ from dupmae.engine.manifest import (
     SegmentRecord,
     damaged,
 )
+from dupmae.engine.reading import READING_NAME, BlockReading, Reading
+from dupmae.errors import IndexMissingError
 from dupmae.indexes.base import DenseIndex, SparseIndex
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.indexes.forward import ForwardStore
 from dupmae.indexes.sparse import open_sparse
-from dupmae.types import Bool, Document, Encoded, Int64, SparseVectors
+from dupmae.types import Bool, Document, Encoded, Int64, Passage, SparseVectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
     """The stores of a segment, over all documents that were written; `live` (N,) if some are not.
 
-    Nothing of it changes, so any number of threads and of states may share it.
+    Vectors are numbered from 0 in the order of documents: where these are split into passages each
+    has several, else one of its own number. `reading` is None where nobody knows how they were
+    read. Nothing of it changes, so any number of threads and of states may share it.
     """
 
     record: SegmentRecord
@@ -37,6 +41,7 @@ class Segment:
     dense: DenseIndex
     sparse: SparseIndex
     documents: DocumentStore
+    reading: Reading | None
     live: Bool | None
 
     @classmethod
@@ -51,18 +56,26 @@ class Segment:
         forward = ForwardStore.open(place / FORWARD_NAME)
         sparse = open_sparse(place)
         documents = DocumentStore.open(place / DOCUMENTS_NAME)
-        counts = (len(forward), len(sparse), len(documents))
-        if set(counts) != {record.documents}:
+        try:
+            reading = Reading.open(place / READING_NAME, record.documents)
+            passages = None if reading is None else reading.count_passages(None)
+            vectors = record.documents if passages is None else passages
+            counts = (len(forward), len(sparse), len(documents))
+            if counts != (vectors, vectors, record.documents):
+                raise damaged(
+                    folder,
+                    f"segment {record.name} should have {vectors} vectors and sparse vectors and "
+                    f"{record.documents} texts, found {counts}",
+                )
+            if (passages is None) != (record.passages is None):
+                raise damaged(folder, f"segment {record.name} should have no passages, or all")
+        except IndexMissingError:
             documents.close()
-            raise damaged(
-                folder,
-                f"the manifest counts {record.documents} documents in segment {record.name}, "
-                f"its vectors, terms and texts {counts}",
-            )
-        return cls(record, forward, FaissFlat(forward.dense), sparse, documents, live)
+            raise
+        return cls(record, forward, FaissFlat(forward.dense), sparse, documents, reading, live)
 
     def __len__(self) -> int:
-        return len(self.forward)
+        return self.record.documents
 
     def at(self, folder: Path, record: SegmentRecord) -> Segment:
         """Return the segment as a later state has it; it shares all stores."""
@@ -73,6 +86,39 @@ class Segment:
     def live_ordinals(self) -> Int64:
         """Return the ordinals of the documents that are not deleted, rising."""
         return np.arange(len(self)) if self.live is None else np.flatnonzero(self.live)
+
+    def rows_of(self, documents: Int64) -> Int64:
+        """Return the ordinals of the vectors of some documents, in their order."""
+        return documents if self.reading is None else self.reading.rows_of(documents)
+
+    def count_rows(self, documents: Int64) -> Int64:
+        """Return how many vectors each of some documents has."""
+        if self.reading is None or self.reading.indptr is None:
+            return np.ones(len(documents), dtype=np.int64)
+        return self.reading.indptr[documents + 1] - self.reading.indptr[documents]
+
+    def live_rows(self) -> Int64:
+        """Return the ordinals of the vectors of documents that are not deleted, rising."""
+        return self.rows_of(self.live_ordinals())
+
+    def is_live_row(self) -> Bool | None:
+        """Return which vectors, (n,), are of documents that are not deleted; None if all are."""
+        if self.live is None:
+            return None
+        is_live = np.zeros(len(self.forward), dtype=np.bool_)
+        is_live[self.live_rows()] = True
+        return is_live
+
+    def passage(self, row: int) -> Passage | None:
+        """Return which passage a vector is of; None if documents are not split."""
+        return None if self.reading is None else self.reading.passage(row)
+
+    def truncated(self) -> Bool:
+        """Return which documents, (N,), are known to be read in part only."""
+        truncated = np.zeros(len(self), dtype=np.bool_)
+        if self.reading is not None:
+            truncated[self.reading.truncated] = True
+        return truncated
 
     def find(self, doc_ids: Sequence[str]) -> dict[str, int]:
         """Return the ordinals of those ids that live documents have."""
@@ -87,9 +133,17 @@ class Segment:
         for start in range(0, len(ordinals), size):
             yield self.documents.get(ordinals[start : start + size])
 
+    def readings(self, size: int) -> Iterator[BlockReading]:
+        """Yield how the live documents were read, in order, `size` at a time."""
+        ordinals, truncated = self.live_ordinals(), self.truncated()
+        for start in range(0, len(ordinals), size):
+            block = ordinals[start : start + size]
+            spans = None if self.reading is None else self.reading.spans_of(block)
+            yield BlockReading(truncated[block], spans)
+
     def vectors(self, size: int) -> Iterator[Encoded]:
-        """Yield copies of the live documents' vectors in order, `size` at a time."""
-        ordinals = self.live_ordinals()
+        """Yield copies of the live documents' vectors in order, `size` vectors at a time."""
+        ordinals = self.live_rows()
         for start in range(0, len(ordinals), size):
             block = ordinals[start : start + size]
             rows = [self.forward.sparse.row(ordinal) for ordinal in block.tolist()]

@@ -107,7 +107,7 @@ class SearchEngine:
         return SearchEngine(self._folder, self.encoder, self.weights, self._state)
 
     def __len__(self) -> int:
-        return len(self._state.view)
+        return len(self.documents)
 
     @property
     def manifest(self) -> Manifest:
@@ -116,7 +116,7 @@ class SearchEngine:
 
     @property
     def view(self) -> View:
-        """The documents' vectors, by ordinal."""
+        """The documents' vectors, by ordinal; of split documents, their passages'."""
         return self._state.view
 
     @property
@@ -163,6 +163,8 @@ class SearchEngine:
         Every document has a score, also one that shares no term with the query, so exactly
         min(k, N - offset) of N documents that match are returned. A document's score does not
         depend on the filter, but for feedback, which learns from documents that match.
+
+        Of documents that are split, each scores as its best passage does, which its hit names.
 
         Args:
             queries: any texts; an empty one is whatever the encoder makes of it.
@@ -211,7 +213,7 @@ class SearchEngine:
         Raises:
             UsageError: if the expression is wrong.
         """
-        return len(self.select(where))
+        return len(self.select(where).documents)
 
     def facets(
         self, keys: Sequence[Key] | str, where: Filter | str | None = None
@@ -253,7 +255,7 @@ class SearchEngine:
         if not weights.feedback:
             return encoded
         first = fuse_batch(encoded, view.stores, FEEDBACK_DOCUMENTS, weights)
-        return feed_back(encoded, [fused.ranking for fused in first], view, weights.feedback)
+        return feed_back(encoded, [fused.best for fused in first], view, weights.feedback)
 
     def choose_weights(
         self, dense: float | None, sparse: float | None, feedback: float | None
@@ -306,12 +308,13 @@ def _results(
     lists = [answer.ranking.ordinals[offset:] for answer in fused]
     distinct, places = np.unique(np.concatenate(lists), return_inverse=True)
     ids = np.array(view.documents.ids(distinct), dtype=object)[places].tolist()
+    passages = view.passages(np.concatenate([answer.best.ordinals[offset:] for answer in fused]))
     results, start = [], 0
     for query, row, answer in zip(queries, terms, fused, strict=True):
         parts = (answer.ranking.scores, answer.dense, answer.sparse)
         scores, dense, sparse = (part[offset:].tolist() for part in parts)
         end = start + len(scores)
-        hits = tuple(map(Hit, ids[start:end], scores, dense, sparse))
+        hits = tuple(map(Hit, ids[start:end], scores, dense, sparse, passages[start:end]))
         start = end
         results.append(SearchResult(query, hits, answer.proven, answer.bound, answer.depth, row))
     return results

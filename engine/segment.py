@@ -7,16 +7,20 @@ blocks, whatever the size of the corpus.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain, islice
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from dupmae.engine.chunking import Chunk, read_passages
 from dupmae.engine.corpus import CorpusHash
-from dupmae.engine.journal import Checkpoint, Journal
+from dupmae.engine.journal import Checkpoint, Journal, Plan
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
@@ -28,16 +32,27 @@ from dupmae.engine.manifest import (
 from dupmae.engine.memory import release_free_memory, resident_bytes
 from dupmae.engine.opened import Segment
 from dupmae.engine.pipeline import read_ahead
+from dupmae.engine.reading import READING_NAME, BlockReading, Reading, ReadingWriter
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DataError
 from dupmae.files import flush
 from dupmae.indexes.documents import DocumentWriter
 from dupmae.indexes.forward import ForwardStore, ForwardWriter
 from dupmae.indexes.sparse import build_sparse, sparse_name
-from dupmae.types import Document, Encoded, TextEncoder, TokenisingEncoder
+from dupmae.types import (
+    Document,
+    Encoded,
+    Int64,
+    ReadingEncoder,
+    TextEncoder,
+    TokenisingEncoder,
+)
 
 _MERGED = 512
 """Documents copied at a time."""
+_CHARACTERS = 2_000_000
+"""Of documents that are split, in a block: their passages have a few times as many tokens in all
+as those of a block that is not."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,23 +85,53 @@ def write_segment(
     segment = folder / SEGMENTS_NAME / plan.segment
     segment.mkdir(parents=True, exist_ok=True)
     with DocumentWriter(segment / DOCUMENTS_NAME) as texts:
-        blocks, digest = _read_again(_blocks(documents, plan.block_size), journal, texts)
-        keep = (journal.done.documents, journal.done.nonzeros)
-        with ForwardWriter(
-            segment / FORWARD_NAME, plan.dense_dim, plan.vocabulary_size, keep=keep
-        ) as vectors:
-            for block, encoded in _encoded(blocks, source, texts, total):
+        split = _blocks(documents, plan.block_size, plan.chunk)
+        blocks, digest = _read_again(split, journal, texts)
+        with (
+            open_reading(segment, plan, journal.done) as reading,
+            open_vectors(segment, plan, journal.done) as vectors,
+        ):
+            for block, read, encoded in _encoded(blocks, source, plan.chunk, texts, total):
                 vectors.add(encoded)
+                reading.add(read)
                 digest.add_all(block)
                 if not isinstance(source, VectorFiles):
                     vectors.sync()
-                    done = Checkpoint(len(vectors), vectors.nonzeros, digest.hexdigest())
-                    journal.append(done)
+                    reading.sync()
+                    journal.append(
+                        Checkpoint(
+                            documents=len(texts),
+                            vectors=len(vectors),
+                            nonzeros=vectors.nonzeros,
+                            truncated=reading.truncated,
+                            corpus_hash=digest.hexdigest(),
+                        )
+                    )
     if len(texts) == 0:
         raise DataError("there are no documents to index")
     if isinstance(source, VectorFiles):
         source.check_all_used()
-    return _finish(folder, plan.segment, sparse, digest)
+    return _finish(folder, plan.segment, sparse, len(texts), digest)
+
+
+def open_vectors(segment: Path, plan: Plan, done: Checkpoint) -> ForwardWriter:
+    """Begin to write vectors, behind those of a stopped build.
+
+    Raises:
+        IndexMissingError: if these are not there.
+    """
+    keep = (done.vectors, done.nonzeros)
+    return ForwardWriter(segment / FORWARD_NAME, plan.dense_dim, plan.vocabulary_size, keep=keep)
+
+
+def open_reading(segment: Path, plan: Plan, done: Checkpoint) -> ReadingWriter:
+    """Begin to write how documents are read, behind those of a stopped build, as `open_vectors`."""
+    return ReadingWriter(
+        segment / READING_NAME,
+        is_known=plan.reading,
+        is_split=plan.chunk is not None,
+        keep=(done.documents, done.vectors, done.truncated),
+    )
 
 
 def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> SegmentRecord:
@@ -103,32 +148,42 @@ def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> Segm
     place = folder / SEGMENTS_NAME / name
     place.mkdir(parents=True)
     forward, digest = segments[0].forward, CorpusHash()
+    is_known = all(segment.reading is not None for segment in segments)
+    is_split = segments[0].record.passages is not None
     with (
         DocumentWriter(place / DOCUMENTS_NAME) as texts,
         ForwardWriter(place / FORWARD_NAME, forward.dim, len(forward.frequency)) as vectors,
+        ReadingWriter(place / READING_NAME, is_known=is_known, is_split=is_split) as reading,
     ):
         for segment in segments:
+            for read in segment.readings(_MERGED):
+                reading.add(read)
             for block in segment.texts(_MERGED):
                 texts.add(block)
                 digest.add_all(block)
             for encoded in segment.vectors(_MERGED):
                 vectors.add(encoded)
     newest = folder / SEGMENTS_NAME / segments[-1].record.name
-    return _finish(folder, name, sparse_name(newest), digest)
+    return _finish(folder, name, sparse_name(newest), len(texts), digest)
 
 
-def _finish(folder: Path, name: str, sparse: str, digest: CorpusHash) -> SegmentRecord:
+def _finish(
+    folder: Path, name: str, sparse: str, documents: int, digest: CorpusHash
+) -> SegmentRecord:
     """Derive the sparse store from the vectors, and describe what was written."""
     place = folder / SEGMENTS_NAME / name
     forward = ForwardStore.open(place / FORWARD_NAME)
     build_sparse(place, sparse, forward.sparse, len(forward.frequency))
+    reading = Reading.open(place / READING_NAME, documents)
     return SegmentRecord(
         name=name,
-        documents=len(forward),
+        documents=documents,
         deleted=0,
         corpus_hash=digest.hexdigest(),
         files=_described(folder, place),
         deletes=None,
+        truncated=None if reading is None else reading.count_truncated(None),
+        passages=None if reading is None else reading.count_passages(None),
     )
 
 
@@ -169,31 +224,54 @@ def _read_again(
 def _encoded(
     blocks: Iterator[list[Document]],
     source: TextEncoder | VectorFiles,
+    chunk: Chunk | None,
     texts: DocumentWriter,
     total: int | None,
-) -> Iterator[tuple[list[Document], Encoded]]:
-    """Yield blocks with their vectors, once their texts are written; show how far it is."""
-    prepare, finish = _steps(source)
+) -> Iterator[tuple[list[Document], BlockReading, Encoded]]:
+    """Yield blocks, how they were read, and vectors, once their texts are written.
+
+    Shows how far it is.
+    """
+    prepare, finish = _steps(source, chunk)
     progress = tqdm(total=total, initial=len(texts), desc="index", unit="doc", disable=None)
     with progress, closing(read_ahead(blocks, prepare)) as ahead:
-        for block, prepared in ahead:
+        for block, (prepared, truncated, spans) in ahead:
             texts.add(block)  # first, since a repeated id is found before the block is encoded
-            yield block, finish(prepared)
+            reading = BlockReading(np.array(truncated, dtype=np.bool_), spans)
+            yield block, reading, finish(prepared)
             release_free_memory()
             progress.set_postfix_str(_memory(), refresh=False)
             progress.update(len(block))
 
 
+_Prepared = tuple[Any, list[bool], list[Int64] | None]
+"""What is to be encoded, which documents are truncated, and where their passages lie."""
+
+
 def _steps(
-    source: TextEncoder | VectorFiles,
-) -> tuple[Callable[[Sequence[Document]], Any], Callable[[Any], Encoded]]:
-    """Return what is done with a block while the last one is encoded, and what with that."""
+    source: TextEncoder | VectorFiles, chunk: Chunk | None
+) -> tuple[Callable[[Sequence[Document]], _Prepared], Callable[[Any], Encoded]]:
+    """Return what is done with a block while the last one is encoded, and what with that.
+
+    Where nobody knows which documents are truncated, none is said to be.
+    """
     if isinstance(source, VectorFiles):
-        return source.vectors, lambda encoded: encoded
+        return lambda block: (source.vectors(block), _none(block), None), lambda encoded: encoded
+    if isinstance(source, ReadingEncoder):
+        if chunk is not None:
+            return partial(read_passages, source, chunk), source.encode_tokenised
+        read = source.read_documents
+        return lambda block: (*read(_contents(block)), None), source.encode_tokenised
     if isinstance(source, TokenisingEncoder):
         tokenise = source.tokenise_documents
-        return lambda block: tokenise(_contents(block)), source.encode_tokenised
-    return _contents, source.encode_documents
+        return lambda block: (tokenise(_contents(block)), _none(block), None), (
+            source.encode_tokenised
+        )
+    return lambda block: (_contents(block), _none(block), None), source.encode_documents
+
+
+def _none(block: Sequence[Document]) -> list[bool]:
+    return [False] * len(block)
 
 
 def _contents(block: Sequence[Document]) -> list[str]:
@@ -205,7 +283,18 @@ def _memory() -> str:
     return "" if resident is None else f"{resident / 1e6:.0f} MB"
 
 
-def _blocks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while block := list(islice(iterator, size)):
+def _blocks(
+    documents: Iterable[Document], size: int, chunk: Chunk | None
+) -> Iterator[list[Document]]:
+    """Yield documents `size` at a time; where they are split fewer, if they are long."""
+    limit = _CHARACTERS if chunk else math.inf
+    block: list[Document] = []
+    characters = 0
+    for document in documents:
+        block.append(document)
+        characters += len(document.text)
+        if len(block) == size or characters >= limit:
+            yield block
+            block, characters = [], 0
+    if block:
         yield block

@@ -13,17 +13,26 @@ import re
 import sys
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from dupmae.engine.filters import Filter
+from dupmae.engine.fusion import Weights
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.view import View
 from dupmae.errors import UsageError
-from dupmae.types import Document, Float32, Int32, LocatingEncoder, SearchResult, TermSpans
+from dupmae.types import (
+    Document,
+    Float32,
+    Int32,
+    LocatingEncoder,
+    Passage,
+    SearchResult,
+    TermSpans,
+)
 
 SNIPPET_LENGTH = 200
 """Characters of a snippet, at most: two or three lines."""
@@ -110,27 +119,66 @@ def snippets(
     view = engine.select(where)  # one state throughout, whoever reloads meanwhile
     ordinals = [view.documents.ordinal(doc_id) for doc_id in doc_ids]
     documents = view.documents.get(ordinals)
-    terms = _query_terms(engine, query, view)
+    asked = _Asked.of(engine, query, view)
+    chosen = [asked.vector(view, *pair) for pair in zip(doc_ids, ordinals, strict=True)]
+    passages = view.passages(np.array(chosen, dtype=np.int64))
+    read = [_read(*pair) for pair in zip(documents, passages, strict=True)]
     located: Sequence[TermSpans | None] = [None] * len(documents)
     if isinstance(engine.encoder, LocatingEncoder):
-        located = engine.encoder.locate_terms([document.content for document in documents])
+        located = engine.encoder.locate_terms([part.content for part in read])
     found = []
-    for ordinal, document, spans in zip(ordinals, documents, located, strict=True):
+    for vector, document, passage, part, spans in zip(
+        chosen, documents, passages, read, located, strict=True
+    ):
+        first = 0 if passage is None else passage.start
         matched = (
-            [] if spans is None else _matched(document, spans, view.sparse_row(ordinal), terms)
+            []
+            if spans is None
+            else _matched(part, spans, view.sparse_row(vector), asked.terms, first)
         )
-        found.append(_passage(document.text, matched, length))
+        found.append(_passage(document.text, matched, length, first))
     return found
 
 
-def _query_terms(
-    engine: SearchEngine, query: str | SearchResult, view: View
-) -> tuple[Int32, Float32]:
-    if isinstance(query, SearchResult):
-        if query.terms is not None:
-            return query.terms
-        query = query.query
-    return engine.encode([query], engine.weights, view).sparse.row(0)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A query: its dense vector (dim,), its terms with their weights, and how both are weighed.
+
+    `answered` has the passage, by its number, that an answer names of a document.
+    """
+
+    dense: Float32
+    terms: tuple[Int32, Float32]
+    weights: Weights
+    answered: Mapping[str, int]
+
+    @classmethod
+    def of(cls, engine: SearchEngine, query: str | SearchResult, view: View) -> _Asked:
+        """Take what an answer knows of its query, or encode one."""
+        if isinstance(query, SearchResult) and query.terms is not None:
+            named = {hit.doc_id: hit.passage.number for hit in query.hits if hit.passage}
+            # Of documents that the answer does not have, the terms alone choose a passage.
+            return cls(np.zeros(view.dim, np.float32), query.terms, engine.weights, named)
+        text = query.query if isinstance(query, SearchResult) else query
+        encoded = engine.encode([text], engine.weights, view)
+        return cls(encoded.dense[0], encoded.sparse.row(0), engine.weights, {})
+
+    def vector(self, view: View, doc_id: str, ordinal: int) -> int:
+        """Return the ordinal of the vector by which a document scores."""
+        vectors = view.vectors_of(ordinal)
+        if doc_id in self.answered:
+            return int(vectors[self.answered[doc_id] - 1])
+        if len(vectors) == 1:
+            return int(vectors[0])
+        scores = self.weights.combine(*view.score(self.dense, *self.terms, vectors))
+        return int(vectors[np.argmax(scores)])
+
+
+def _read(document: Document, passage: Passage | None) -> Document:
+    """Return a document as the encoder has read it, of a split one the passage."""
+    if passage is None:
+        return document
+    return replace(document, text=document.text[passage.start : passage.end])
 
 
 def _matched(
@@ -138,8 +186,12 @@ def _matched(
     spans: TermSpans,
     in_document: tuple[Int32, Float32],
     in_query: tuple[Int32, Float32],
+    first: int,
 ) -> list[_Span]:
-    """Return where in the document's text, its title left out, terms of the query stand."""
+    """Return where in the document's text, its title left out, terms of the query stand.
+
+    What was read of the text begins at its character `first`.
+    """
     shared, query_places, document_places = np.intersect1d(
         in_query[0], in_document[0], assume_unique=True, return_indices=True
     )
@@ -148,8 +200,8 @@ def _matched(
     matched = np.flatnonzero(np.isin(spans.terms, shared) & (spans.starts >= shift))
     terms = spans.terms[matched]
     rows = zip(
-        (spans.starts[matched] - shift).tolist(),
-        (spans.ends[matched] - shift).tolist(),
+        (spans.starts[matched] - shift + first).tolist(),
+        (spans.ends[matched] - shift + first).tolist(),
         terms.tolist(),
         products[np.searchsorted(shared, terms)].tolist(),
         strict=True,
@@ -164,9 +216,12 @@ def _text_start(document: Document) -> int:
     return len(document.title) + 1 - blanks
 
 
-def _passage(text: str, spans: Sequence[_Span], length: int) -> Snippet:
-    """Cut the best passage out of a text, of which `spans` is where it matched."""
-    beginning = len(text) - len(text.lstrip())
+def _passage(text: str, spans: Sequence[_Span], length: int, first: int) -> Snippet:
+    """Cut the best passage out of a text, of which `spans` is where it matched.
+
+    Without a match it is what is read from the character `first` on.
+    """
+    beginning = len(text) - len(text[first:].lstrip())
     furthest = max((span.end for span in spans), default=beginning) + length
     words = [match.span() for match in _WORD.finditer(text, 0, furthest + 1)]
     first, last = _best_window(spans, words, length) or (beginning, beginning)

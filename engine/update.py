@@ -14,7 +14,13 @@ from dupmae.engine.filter_grammar import to_filter
 from dupmae.engine.filters import Filter
 from dupmae.engine.leftovers import remove_leftovers
 from dupmae.engine.lock import writer_lock
-from dupmae.engine.manifest import Manifest, now, read_manifest, write_manifest
+from dupmae.engine.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    now,
+    read_manifest,
+    write_manifest,
+)
 from dupmae.engine.merge import merge_if_due
 from dupmae.errors import DupMAEError
 from dupmae.types import Bool
@@ -75,7 +81,13 @@ def _delete(folder: Path, still_live: Callable[[Path, Manifest], dict[str, Bool]
                 return 0
             generation = before.generation + 1
             segments = delete(folder, before, generation, live)
-            manifest = replace(before, generation=generation, created=now(), segments=segments)
+            manifest = replace(
+                before,
+                generation=generation,
+                created=now(),
+                segments=segments,
+                format_version=FORMAT_VERSION,
+            )
             write_manifest(folder, manifest)
             remove_leftovers(folder, manifest)
             merge_if_due(folder, manifest)

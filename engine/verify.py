@@ -30,9 +30,10 @@ def verify_index(folder: Path | str, *, deep: bool = False) -> list[str]:
     Args:
         folder: of the index.
         deep: whether to look at what the files say too: every dense vector is finite and every
-            sparse one in order, terms are counted rightly, texts are those that were indexed, no
-            two live documents have one id, and the lists of both candidate stores keep their
-            promises for some documents of each segment, taken as queries.
+            sparse one in order, terms are counted rightly, texts are those that were indexed,
+            truncated documents are counted rightly, no two live documents have one id, and the
+            lists of both candidate stores keep their promises for some documents of each segment,
+            taken as queries.
 
     Raises:
         IndexMissingError: if there is no index, or its manifest is damaged or of another format.
@@ -65,7 +66,7 @@ def _contradictions(folder: Path, manifest: Manifest) -> list[str]:
     except IndexMissingError as error:
         return [str(error)]
     try:
-        checks = (_vectors, _texts, _dense_lists, _sparse_lists)
+        checks = (_vectors, _texts, _reading, _dense_lists, _sparse_lists)
         found = [
             f"index {folder}, segment {name}: {problem}"
             for name, segment in segments.items()
@@ -82,8 +83,8 @@ def _contradictions(folder: Path, manifest: Manifest) -> list[str]:
 def _vectors(segment: Segment) -> Iterator[str]:
     forward = segment.forward
     counted = np.zeros(len(forward.frequency), dtype=np.int64)
-    for start in range(0, len(segment), _BLOCK):
-        end = min(start + _BLOCK, len(segment))
+    for start in range(0, len(forward), _BLOCK):
+        end = min(start + _BLOCK, len(forward))
         sparse = forward.sparse.rows(start, end)
         if not np.isfinite(forward.dense[start:end]).all():
             yield f"a dense vector of rows {start} to {end - 1} is not finite"
@@ -105,6 +106,30 @@ def _texts(segment: Segment) -> Iterator[str]:
         yield "the texts are not those that were indexed"
 
 
+def _reading(segment: Segment) -> Iterator[str]:
+    record, reading = segment.record, segment.reading
+    truncated = None if reading is None else reading.count_truncated(segment.live)
+    if truncated != record.truncated:
+        yield f"the manifest counts {record.truncated} truncated documents, found {truncated}"
+    passages = None if reading is None else reading.count_passages(segment.live)
+    if passages != record.passages:
+        yield f"the manifest counts {record.passages} passages, found {passages}"
+    yield from _passages(segment)
+
+
+def _passages(segment: Segment) -> Iterator[str]:
+    """Look whether passages begin and end with the text, and follow each other."""
+    for start in range(0, len(segment), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(segment)))
+        spans = None if segment.reading is None else segment.reading.spans_of(rows)
+        documents = [] if spans is None else segment.documents.get(rows)
+        for document, found in zip(documents, spans or [], strict=True):
+            starts, ends = found.T
+            follow = np.all(np.diff(starts) >= 0) and np.all(np.diff(ends) >= 0)
+            if not (follow and starts[0] == 0 and ends[-1] == len(document.text)):
+                yield f"the passages of document {document.doc_id!r} are not those of its text"
+
+
 def _repeated_ids(segments: Sequence[Segment]) -> Iterator[str]:
     for place, segment in enumerate(segments):
         for block in segment.texts(_BLOCK):
@@ -115,10 +140,10 @@ def _repeated_ids(segments: Sequence[Segment]) -> Iterator[str]:
 
 
 def _dense_lists(segment: Segment) -> Iterator[str]:
-    forward, live = segment.forward, segment.live_ordinals()
+    forward, live, mask = segment.forward, segment.live_rows(), segment.is_live_row()
     for ordinal in _samples(segment):
         query = forward.dense[[ordinal]]
-        (ranking,) = segment.dense.search(query, _DEPTH, segment.live)
+        (ranking,) = segment.dense.search(query, _DEPTH, mask)
         truth, _ = forward.score(query[0], *forward.sparse.row(ordinal), live)
         most = truth - segment.dense.error_bound(query[0])
         if len(ranking) != min(_DEPTH, len(live)) or _exceeds(ranking, live, most):
@@ -126,10 +151,10 @@ def _dense_lists(segment: Segment) -> Iterator[str]:
 
 
 def _sparse_lists(segment: Segment) -> Iterator[str]:
-    forward, live = segment.forward, segment.live_ordinals()
+    forward, live, mask = segment.forward, segment.live_rows(), segment.is_live_row()
     for ordinal in _samples(segment):
         query = forward.sparse.rows(ordinal, ordinal + 1)
-        (ranking,) = segment.sparse.search(query, _DEPTH, segment.live)
+        (ranking,) = segment.sparse.search(query, _DEPTH, mask)
         _, truth = forward.score(forward.dense[ordinal], *query.row(0), live)
         sharing = truth > 0
         is_short = len(ranking) != min(_DEPTH, np.count_nonzero(sharing))
@@ -139,7 +164,8 @@ def _sparse_lists(segment: Segment) -> Iterator[str]:
 
 def _samples(segment: Segment) -> list[int]:
     """Return rows from all over the segment."""
-    places = np.linspace(0, len(segment) - 1, min(SAMPLES, len(segment)))
+    size = len(segment.forward)
+    places = np.linspace(0, size - 1, min(SAMPLES, size))
     return sorted({int(place) for place in places})
 
 

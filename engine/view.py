@@ -5,6 +5,10 @@ ordinals of an index that was built of just these documents. Fusion, feedback an
 views only, and so neither segments nor deletes. The stores below still hold what is deleted and are
 asked with a mask (`allowed` in `dupmae.indexes.base`).
 
+Where documents are split into passages, what has an ordinal is a passage: vectors are numbered so,
+and `owners` says whose each is. Documents have ordinals of their own, those of `documents`. Where
+they are not split the two are the same.
+
 A view may be restricted to the documents that match a filter. It is then one of an index that holds
 no others, but for `corpus`, which stays that of all live documents: so a query means the same, and
 a document scores the same, whatever the filter.
@@ -20,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
@@ -39,50 +42,70 @@ from dupmae.types import (
     Float64,
     Int32,
     Int64,
+    Passage,
     Ranking,
     SparseVectors,
 )
 
 Item = TypeVar("Item")
 
-
 _RESTRICTED = 4
-"""Views by filter that a view keeps: the mask and the rows of each take 9 bytes a document."""
+"""Views by filter that a view keeps: the mask and the rows of each take 9 bytes a document, and
+of split documents 17 a passage."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """A segment's place in a view, where its documents have the ordinals from `start` on.
+class _Numbers:
+    """Numbers from `start` on for some of a segment's documents, or of its vectors.
 
-    `rows` (n,) are their ordinals in the segment, rising, and `mask` (N,) says the same; both None
-    if all documents of the segment are in the view.
+    `chosen` (n,) are their ordinals in the segment, rising; None if it is all `size` of them.
     """
 
-    segment: Segment
     start: int
-    rows: Int64 | None
-    mask: Bool | None
+    size: int
+    chosen: Int64 | None
 
-    def __len__(self) -> int:
-        return len(self.segment) if self.rows is None else len(self.rows)
-
-    def all_rows(self) -> Int64:
-        """Return the ordinals in the segment of all documents of the view that it holds."""
-        return np.arange(len(self)) if self.rows is None else self.rows
+    def all(self) -> Int64:
+        """Return the ordinals in the segment of all that are numbered."""
+        return np.arange(self.size) if self.chosen is None else self.chosen
 
     def local(self, ordinals: Int64) -> Int64:
         """Return ordinals in the segment of ordinals in the view."""
         places = ordinals - self.start
-        return places if self.rows is None else self.rows[places]
+        return places if self.chosen is None else self.chosen[places]
 
     def ordinals(self, local: Int64) -> Int64:
         """Return ordinals in the view of ordinals in the segment that the view has."""
-        places = local if self.rows is None else np.searchsorted(self.rows, local)
+        places = local if self.chosen is None else np.searchsorted(self.chosen, local)
         return places + self.start
 
-    def ordinal(self, local: int) -> int:
-        """Return the ordinal in the view of one document."""
-        return int(self.ordinals(np.array([local]))[0])
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """A segment's place in a view: how its documents are numbered there, and their vectors.
+
+    `mask` (n,) says which vectors of the segment are in the view; None if all are.
+    """
+
+    segment: Segment
+    documents: _Numbers
+    vectors: _Numbers
+    mask: Bool | None
+
+    def __len__(self) -> int:
+        return self.vectors.size
+
+    @classmethod
+    def of(cls, segment: Segment, chosen: Int64 | None, documents: int, vectors: int) -> _Part:
+        """Number some documents of a segment, all if None, and their vectors, from these on."""
+        if chosen is None:
+            numbers = _Numbers(documents, len(segment), None)
+            return cls(segment, numbers, _Numbers(vectors, len(segment.forward), None), None)
+        rows = segment.rows_of(chosen)
+        mask = np.zeros(len(segment.forward), dtype=np.bool_)
+        mask[rows] = True
+        numbers = _Numbers(documents, len(chosen), chosen)
+        return cls(segment, numbers, _Numbers(vectors, len(rows), rows), mask)
 
 
 class View:
@@ -95,16 +118,18 @@ class View:
         statistics: Callable[[], CorpusStatistics],
     ) -> None:
         """See documents of some segments, of each those with ordinals (n,), rising; None: all."""
-        sizes = (len(segment) if rows is None else len(rows) for segment, rows in segments)
-        self._starts = list(accumulate(sizes, initial=0))
-        self.parts = [
-            _Part(segment, start, rows, None if rows is None else _mask(rows, len(segment)))
-            for (segment, rows), start in zip(segments, self._starts[:-1], strict=True)
-        ]
+        self.parts: list[_Part] = []
+        documents, vectors = 0, 0
+        for segment, chosen in segments:
+            part = _Part.of(segment, chosen, documents, vectors)
+            self.parts.append(part)
+            documents, vectors = documents + part.documents.size, vectors + part.vectors.size
         self.dim = dim
+        self._size = vectors
         self._statistics = statistics
-        self.stores = Stores(self, _Dense(self.parts, dim), _Sparse(self.parts))
-        self.documents = ViewDocuments(self)
+        self.owners = _owners(self.parts)
+        self.stores = Stores(self, _Dense(self.parts, dim), _Sparse(self.parts), self.owners)
+        self.documents = ViewDocuments(self.parts, documents)
         self._restricted = lru_cache(_RESTRICTED)(self._restrict)
 
     @classmethod
@@ -117,11 +142,14 @@ class View:
         )
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return self._size
 
     @cached_property
     def corpus(self) -> CorpusStatistics:
-        """How many live documents there are, and in how many of them each term is."""
+        """How many live documents there are, and in how many of them each term is.
+
+        Where documents are split into passages it is these that are counted.
+        """
         return self._statistics()
 
     def restricted(self, where: Filter) -> View:
@@ -131,10 +159,10 @@ class View:
     def score(
         self, dense_query: Float32, query_terms: Int32, query_weights: Float32, ordinals: Int64
     ) -> tuple[Float64, Float64]:
-        """Return exact dense and sparse scores, as `ForwardStore.score`."""
+        """Return exact dense and sparse scores of vectors, as `ForwardStore.score`."""
         dense, sparse = np.empty(len(ordinals)), np.empty(len(ordinals))
-        for part, places in self.split(ordinals):
-            local = part.local(ordinals[places])
+        for part, places in self._split(ordinals):
+            local = part.vectors.local(ordinals[places])
             dense[places], sparse[places] = part.segment.forward.score(
                 dense_query, query_terms, query_weights, local
             )
@@ -143,32 +171,38 @@ class View:
     def dense_rows(self, ordinals: Int64) -> Float32:
         """Return dense vectors, (m, dim)."""
         rows = np.empty((len(ordinals), self.dim), dtype=np.float32)
-        for part, places in self.split(ordinals):
-            rows[places] = part.segment.forward.dense[part.local(ordinals[places])]
+        for part, places in self._split(ordinals):
+            rows[places] = part.segment.forward.dense[part.vectors.local(ordinals[places])]
         return rows
 
     def sparse_row(self, ordinal: int) -> tuple[Int32, Float32]:
-        """Return terms (nnz,) and weights (nnz,) of one document."""
-        ((part, _),) = self.split(np.array([ordinal]))
-        (local,) = part.local(np.array([ordinal])).tolist()
-        return part.segment.forward.sparse.row(local)
+        """Return terms (nnz,) and weights (nnz,) of one vector."""
+        segment, row = self._place(ordinal)
+        return segment.forward.sparse.row(row)
 
-    def split(self, ordinals: Int64) -> Iterator[tuple[_Part, Int64]]:
-        """Yield each part with the places in `ordinals` of what lies in it.
+    def vectors_of(self, document: int) -> Int64:
+        """Return the ordinals of a document's vectors (n,), one or, if it is split, more."""
+        if self.owners is None:
+            return np.array([document], dtype=np.int64)
+        return np.arange(*np.searchsorted(self.owners, [document, document + 1]), dtype=np.int64)
 
-        Raises:
-            IndexError: if there is no such ordinal.
-        """
-        outside = ordinals[(ordinals < 0) | (ordinals >= len(self))]
-        if len(outside):
-            raise IndexError(f"no document has the ordinal {outside[0]} among {len(self)}")
-        owners = np.searchsorted(self._starts, ordinals, side="right") - 1
-        for owner in np.unique(owners).tolist():
-            yield self.parts[owner], np.flatnonzero(owners == owner)
+    def passages(self, ordinals: Int64) -> Sequence[Passage | None]:
+        """Return which passages vectors are of; None for each if documents are not split."""
+        if self.owners is None:
+            return [None] * len(ordinals)
+        return [segment.passage(row) for segment, row in map(self._place, ordinals.tolist())]
+
+    def _place(self, ordinal: int) -> tuple[Segment, int]:
+        asked = np.array([ordinal])
+        ((part, _),) = self._split(asked)
+        return part.segment, int(part.vectors.local(asked)[0])
+
+    def _split(self, ordinals: Int64) -> Iterator[tuple[_Part, Int64]]:
+        return _split(self.parts, [part.vectors for part in self.parts], ordinals)
 
     def _restrict(self, where: Filter) -> View:
         found = [
-            (part.segment, matching(where, part.segment.documents, part.all_rows()))
+            (part.segment, matching(where, part.segment.documents, part.documents.all()))
             for part in self.parts
         ]
         kept = [(segment, rows) for segment, rows in found if len(rows)]
@@ -178,11 +212,12 @@ class View:
 class ViewDocuments:
     """The documents of a view by ordinal, and by id."""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
+    def __init__(self, parts: Sequence[_Part], size: int) -> None:
+        self._parts = parts
+        self._size = size
 
     def __len__(self) -> int:
-        return len(self._view)
+        return self._size
 
     def get(self, ordinals: Sequence[int] | Int64) -> list[Document]:
         """Return documents in the order asked for; ordinals may repeat.
@@ -202,10 +237,10 @@ class ViewDocuments:
 
     def find(self, doc_id: str) -> int | None:
         """Return the ordinal of a document; None if the view has none of that id."""
-        for part in self._view.parts:
-            found = part.segment.find([doc_id])
-            if found and (part.mask is None or part.mask[found[doc_id]]):
-                return part.ordinal(found[doc_id])
+        for part in self._parts:
+            found = np.array(list(part.segment.find([doc_id]).values()), dtype=np.int64)
+            if len(found) and (part.mask is None or part.mask[part.segment.rows_of(found)[0]]):
+                return int(part.documents.ordinals(found)[0])
         return None
 
     def ordinal(self, doc_id: str) -> int:
@@ -221,8 +256,8 @@ class ViewDocuments:
 
     def labels(self) -> Iterator[Labels]:
         """Yield all documents in order without their texts."""
-        for part in self._view.parts:
-            yield from part.segment.documents.labels(part.all_rows())
+        for part in self._parts:
+            yield from part.segment.documents.labels(part.documents.all())
 
     def _read(
         self,
@@ -231,8 +266,8 @@ class ViewDocuments:
     ) -> list[Item]:
         asked = np.asarray(ordinals, dtype=np.int64)
         found: dict[int, Item] = {}
-        for part, places in self._view.split(asked):
-            items = read(part.segment.documents, part.local(asked[places]))
+        for part, places in _split(self._parts, [part.documents for part in self._parts], asked):
+            items = read(part.segment.documents, part.documents.local(asked[places]))
             found.update(zip(places.tolist(), items, strict=True))
         return [found[place] for place in range(len(asked))]
 
@@ -269,20 +304,43 @@ class _Sparse:
         return _joined(self._parts, lists, k)
 
 
-def _mask(rows: Int64, documents: int) -> Bool:
-    mask = np.zeros(documents, dtype=np.bool_)
-    mask[rows] = True
-    return mask
+def _split(
+    parts: Sequence[_Part], numbers: Sequence[_Numbers], ordinals: Int64
+) -> Iterator[tuple[_Part, Int64]]:
+    """Yield each part with the places in `ordinals` of what is numbered there.
+
+    Raises:
+        IndexError: if there is no such ordinal.
+    """
+    size = sum(part.size for part in numbers)
+    outside = ordinals[(ordinals < 0) | (ordinals >= size)]
+    if len(outside):
+        raise IndexError(f"there is no ordinal {outside[0]} among {size}")
+    owners = np.searchsorted([part.start for part in numbers], ordinals, side="right") - 1
+    for owner in np.unique(owners).tolist():
+        yield parts[owner], np.flatnonzero(owners == owner)
+
+
+def _owners(parts: Sequence[_Part]) -> Int64 | None:
+    """Return the document of each vector; None if documents are not split."""
+    if not parts or parts[0].segment.record.passages is None:
+        return None
+    counts = np.concatenate([p.segment.count_rows(p.documents.all()) for p in parts])
+    return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
 
 
 def _statistics(segments: Sequence[Segment], vocabulary_size: int) -> CorpusStatistics:
-    """Count the live documents of segments, and in how many of them each term is."""
-    frequency = np.zeros(vocabulary_size, dtype=np.int64)
+    """Count the live vectors of segments, and in how many of them each term is."""
+    frequency, live = np.zeros(vocabulary_size, dtype=np.int64), 0
     for segment in segments:
         frequency += segment.forward.frequency
-        if segment.live is not None:
-            frequency -= segment.forward.count_terms(np.flatnonzero(~segment.live))
-    return CorpusStatistics(sum(segment.record.live for segment in segments), frequency)
+        live += len(segment.forward)
+        is_live = segment.is_live_row()
+        if is_live is not None:
+            deleted = np.flatnonzero(~is_live)
+            frequency -= segment.forward.count_terms(deleted)
+            live -= len(deleted)
+    return CorpusStatistics(live, frequency)
 
 
 def _joined(parts: Sequence[_Part], lists: Sequence[Sequence[Ranking]], k: int) -> list[Ranking]:
@@ -290,7 +348,9 @@ def _joined(parts: Sequence[_Part], lists: Sequence[Sequence[Ranking]], k: int) 
     joined = []
     for rankings in zip(*lists, strict=True):
         pairs = list(zip(parts, rankings, strict=True))
-        ordinals = np.concatenate([part.ordinals(ranking.ordinals) for part, ranking in pairs])
+        ordinals = np.concatenate(
+            [part.vectors.ordinals(ranking.ordinals) for part, ranking in pairs]
+        )
         scores = np.concatenate([ranking.scores for ranking in rankings])
         joined.append(top_k(scores, k, ordinals))
     return joined

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -109,6 +110,36 @@ class FakeEncoder:
             np.array(terms, dtype=np.int32),
             np.array([weights[term] for term in terms], dtype=np.float32),
         )
+
+
+class WordReader(FakeEncoder):
+    """A fake whose tokens are words, of which it reads so many and two special ones."""
+
+    def __init__(self, max_document_length: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.max_document_length = max_document_length
+        self._ids = {"[CLS]": 0, "[SEP]": 1}
+
+    def read_documents(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        room = self.max_document_length - 2
+        words = [text.split() for text in texts]
+        ids = [[self._ids.setdefault(word, len(self._ids)) for word in text] for text in words]
+        return [[0, *text[:room], 1] for text in ids], [len(text) > room for text in words]
+
+    def tokenise_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.read_documents(texts)[0]
+
+    def token_spans(self, texts: Sequence[str]) -> list[Int64]:
+        found = [[match.span() for match in re.finditer(r"\S+", text)] for text in texts]
+        return [np.array(spans, dtype=np.int64).reshape(-1, 2) for spans in found]
+
+    def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
+        return self.encode_documents([self.words(text) for text in ids])
+
+    def words(self, ids: Sequence[int]) -> str:
+        """Return the text of what `read_documents` gave."""
+        words = list(self._ids)
+        return " ".join(words[token] for token in ids[1:-1])
 
 
 def _hash(word: str) -> int:

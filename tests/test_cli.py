@@ -409,6 +409,56 @@ def test_ctrl_c_keeps_what_is_encoded_and_the_same_command_goes_on(
     assert "going on after 512 documents that are encoded already" in caplog.messages
 
 
+def test_truncated_documents_are_counted_aloud(here: Path, tmp_path: Path) -> None:
+    save_model(
+        tiny_model(expansion=0.0, max_document_length=8), tiny_tokenizer(), here / "short", name="s"
+    )
+    corpus = here / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in CORPUS))
+    result = run("index", "corpus.jsonl", "--model", "short")
+    assert "2 of 3 documents are longer than the 8 tokens that are read" not in result.stderr
+    corpus.write_text(corpus.read_text() + json.dumps({"_id": "long", "text": "ba " * 9}) + "\n")
+    result = run("index", "corpus.jsonl", "--model", "short", "--json")
+    assert "1 of 4 documents are longer than the 8 tokens that are read" in result.stderr
+    assert json.loads(result.stdout)["truncated"] == 1
+    assert json.loads(run("info", "--json").stdout)["truncated"] == 1
+    assert re.search(r"^truncated +1$", run("info").stdout, re.MULTILINE)
+    run("delete", "long")
+    assert json.loads(run("info", "--json").stdout)["truncated"] == 0
+
+
+def test_a_split_document_is_found_by_its_best_passage(here: Path, model: Path) -> None:
+    long = {"_id": "long", "title": "da", "text": "ba be. " * 9 + "ka ke ki ko. " + "ba be. " * 9}
+    corpus = here / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in [*CORPUS, long]))
+    built = run("index", "corpus.jsonl", "--model", str(model), "--chunk", "12", "--overlap", "0")
+    assert re.search(r"holds 4 documents in \d+ passages", built.stderr)
+    asked = ("ka ke ki ko", "--model", str(model), "--feedback", "0")
+    hits = json.loads(run("search", *asked, "--json").stdout)["hits"]
+    (hit,) = (hit for hit in hits if hit["id"] == "long")
+    passage = hit["passage"]
+    assert "ka ke ki ko." in passage["text"]
+    assert long["text"][passage["start"] : passage["end"]] == passage["text"]
+    assert f"long  passage {passage['number']} (characters {passage['start']} to" in (
+        run("search", *asked).stdout
+    )
+    query, *options = asked
+    taken = json.loads(run("explain", query, "long", *options, "--json").stdout)
+    assert (taken["passage"], taken["score"]) == (passage, hit["score"])
+    assert f"by its  passage {passage['number']}" in run("explain", query, "long", *options).stdout
+    said = json.loads(run("info", "--json").stdout)
+    assert said["chunk"] == {"tokens": 12, "overlap": 0}
+    assert f"{said['passages']}, of up to 12 tokens that overlap by 0" in run("info").stdout
+    again = run("index", "corpus.jsonl", "--model", str(model), "--chunk", "13")
+    assert again.exit_code == 2
+    assert "holds passages of 12 tokens that overlap by 0, not passages of 13" in again.stderr
+
+
+def test_overlap_without_passages_is_refused(here: Path, corpus: Path) -> None:
+    result = run("index", str(corpus), "--overlap", "3")
+    assert (result.exit_code, "give --chunk too" in result.stderr) == (2, True)
+
+
 def test_info_says_what_the_index_holds(indexed: Path) -> None:
     found = json.loads(run("info", "--json").stdout)
     manifest = json.loads((indexed / "MANIFEST.json").read_text())

@@ -263,6 +263,34 @@ def test_a_long_text_is_read_up_to_the_maximum_length(tiny_encoder):
     assert_same(encoder.encode_queries([long]), encoder.encode_queries([" ".join(WORDS[:5])]))
 
 
+def test_it_is_said_which_texts_go_on_behind_what_is_read(tiny_encoder):
+    encoder = tiny_encoder(max_document_length=12)
+    assert encoder.max_document_length == 12
+    blanks = " " * (12 * 64)
+    texts = [
+        " ".join(WORDS[:10]),
+        " ".join(WORDS[:11]),
+        "",
+        f"ba{blanks}",
+        f"ba{blanks}be",  # cut by its characters, long before twelve tokens
+        *[" ".join(WORDS)] * 100,  # more than are tokenised at once
+    ]
+    ids, cut = encoder.read_documents(texts)
+    assert ids == encoder.tokenise_documents(texts)
+    assert cut == [False, True, False, False, True, *[True] * 100]
+
+
+def test_tokens_are_found_in_all_of_a_text_however_long(tiny_encoder):
+    encoder = tiny_encoder(max_document_length=12)
+    long = "ba be " * 20_000  # more than is tokenised at once
+    texts = ["ba  be\ud800", "", long]
+    some, none, many = encoder.token_spans(texts)
+    assert some[:2].tolist() == [[0, 2], [4, 6]]
+    assert none.shape == (0, 2)
+    assert [long[a:b] for a, b in many.tolist()] == ["ba", "be"] * 20_000
+    assert len(encoder.tokenise_documents(texts)[2]) == 12  # tokenising anew cuts anew
+
+
 def test_characters_beyond_any_reach_are_not_tokenised(tiny_encoder):
     encoder = tiny_encoder(max_document_length=12)
     text = "ba " * 1_000_000

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dupmae.inputs import batches, readable
+from dupmae.inputs import batches, goes_on, readable
 
 LENGTHS = [7, 3, 3, 9, 40, 2]
 
@@ -21,3 +21,9 @@ def test_batches_never_get_longer_so_that_memory_does_not_grow_with_them():
 def test_a_text_is_cut_to_what_its_tokens_can_need_and_lone_surrogates_become_question_marks():
     assert readable("abc" * 100, 2) == ("abc" * 100)[:128]
     assert readable("a\ud800b é", 9) == "a?b é"
+
+
+def test_a_text_goes_on_where_more_than_blanks_are_left_out():
+    assert not goes_on("a" * 128, 2)
+    assert not goes_on("a" * 128 + " \n", 2)
+    assert goes_on("a" * 128 + " b", 2)

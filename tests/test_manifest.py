@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dupmae.engine.canaries import Canaries, Canary
+from dupmae.engine.chunking import Chunk
 from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
     FORMAT_VERSION,
@@ -39,6 +40,7 @@ BASE = Manifest(
     segments=(SEGMENT, replace(SEGMENT, name="000004", documents=7, deleted=0, deletes=None)),
     canaries=Canaries("fast chips", (Canary(**CANARY),)),
 )
+KEYS_OF_3 = ("name", "documents", "deleted", "corpus_hash", "files", "deletes")
 DENSE = "segments/000003/forward/dense"
 
 
@@ -274,6 +276,8 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
                     "size": 2,
                     "sha256": hashlib.sha256(b"de").hexdigest(),
                 },
+                "truncated": None,
+                "passages": None,
             },
             {
                 "name": "000004",
@@ -282,6 +286,8 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
                 "corpus_hash": "cd34",
                 "files": [{"path": "segments/000004/empty", **empty}],
                 "deletes": None,
+                "truncated": None,
+                "passages": None,
             },
         ],
         "canaries": {
@@ -290,6 +296,7 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
                 {"text": "a", "dense": "AACAPw==", "terms": "BwAAAA==", "weights": "AAAAQA=="}
             ],
         },
+        "chunk": None,
         "format_version": 4,
     }
 
@@ -309,6 +316,40 @@ def test_canaries_that_are_no_vectors_are_damage(index: Path, name: str, value: 
     change(index, canaries={"runtime": "", "texts": [{**CANARY, name: value}]})
     with pytest.raises(IndexMissingError, match=r"damaged: MANIFEST\.json"):
         read_manifest(index)
+
+
+def test_format_3_is_read_and_knows_no_truncated_documents(index: Path) -> None:
+    old = replace(read_manifest(index), canaries=None, format_version=3)
+    write_manifest(index, old)
+    record = json.loads((index / "MANIFEST.json").read_text())
+    assert record["format_version"] == 3
+    assert "chunk" not in record
+    assert all(segment.keys() == {*KEYS_OF_3} for segment in record["segments"])
+    assert read_manifest(index) == old
+    assert old.truncated is None
+
+
+def test_how_documents_are_split_is_read_as_it_was_written(index: Path) -> None:
+    manifest = read_manifest(index)
+    assert manifest.passages is None
+    segments = tuple(replace(segment, passages=9) for segment in manifest.segments)
+    split = replace(manifest, chunk=Chunk(64, 8), segments=segments)
+    write_manifest(index, split)
+    assert read_manifest(index) == split
+    assert split.passages == 18
+    change(index, chunk={"tokens": 8, "overlap": 8})
+    with pytest.raises(IndexMissingError, match="overlap must be from 0 to 7"):
+        read_manifest(index)
+
+
+def test_truncated_documents_are_counted_where_all_segments_know(index: Path) -> None:
+    first, second = BASE.segments
+    known = replace(BASE, segments=(replace(first, truncated=2), replace(second, truncated=0)))
+    assert known.truncated == 2
+    assert replace(known, segments=(*known.segments, second)).truncated is None
+    assert replace(known, segments=()).truncated == 0
+    with pytest.raises(ValueError, match="has 4 truncated documents"):
+        replace(first, truncated=4)
 
 
 def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:

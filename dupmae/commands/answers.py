@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dupmae.commands.display import Display, printable
-from dupmae.commands.snippets import snippet_json, snippet_lines
+from dupmae.commands.snippets import (
+    passage_json,
+    passage_text,
+    snippet_json,
+    snippet_lines,
+)
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,6 +114,7 @@ def answer_text(answer: Answer, display: Display) -> str:
             f"{display.paint(f'{rank:>3}.', bold=True)} "
             f"{display.paint(f'{hit.score:.4f}', fg='green', bold=True)}  "
             f"{display.paint(parts, dim=True)}  {display.paint(printable(hit.doc_id), fg='cyan')}"
+            + (f"  {passage_text(hit.passage)}" if hit.passage else "")
         )
         lines += display.paragraph(document.title, indent=INDENT, bold=True)
         lines += snippet_lines(snippet, display, INDENT)
@@ -155,6 +161,8 @@ def _answer(
 
 
 def _hit_fields(rank: int, hit: Hit, document: Document, snippet: Snippet) -> dict[str, Any]:
+    passage = hit.passage
+    scoring = "" if passage is None else document.text[passage.start : passage.end]
     return {
         "rank": rank,
         "id": hit.doc_id,
@@ -164,5 +172,6 @@ def _hit_fields(rank: int, hit: Hit, document: Document, snippet: Snippet) -> di
         "title": document.title,
         "text": document.text,
         "metadata": dict(document.metadata),
+        **passage_json(passage, scoring),
         "snippet": snippet_json(snippet),
     }

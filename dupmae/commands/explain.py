@@ -21,7 +21,12 @@ from dupmae.commands.options import (
     weight_options,
     where_option,
 )
-from dupmae.commands.snippets import snippet_json, snippet_lines
+from dupmae.commands.snippets import (
+    passage_json,
+    passage_text,
+    snippet_json,
+    snippet_lines,
+)
 
 if TYPE_CHECKING:
     from dupmae.engine import Explanation, Filter, SearchEngine, Snippet
@@ -95,6 +100,7 @@ def explanation_fields(taken: Explained) -> dict[str, Any]:
         "feedback": explanation.weights.feedback,
         "dense": explanation.dense,
         "sparse": explanation.sparse,
+        **passage_json(explanation.passage, explanation.passage_text),
         "terms": [
             {
                 "term": term.text,
@@ -122,6 +128,8 @@ def explanation_text(taken: Explained, display: Display) -> str:
         f"  = {weights.dense:g} × dense {explanation.dense:.4f}"
         f" + {weights.sparse:g} × sparse {explanation.sparse:.4f}",
     ]
+    if explanation.passage is not None:
+        lines.append(f"  by its {passage_text(explanation.passage)}")
     if explanation.rank > explanation.k:
         lines += display.paragraph(
             f"not among the first {explanation.k:,}: {explanation.gap:.4f} below rank "

@@ -21,8 +21,14 @@ from dupmae.commands.options import (
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
-    from dupmae.engine import Manifest, VectorFiles
+    from dupmae.engine import Chunk, Manifest, VectorFiles
     from dupmae.types import TextEncoder
+
+
+CHUNK_TOKENS = 192
+"""Of a passage; measured in docs/indexing.md."""
+OVERLAPS = 6
+"""A passage overlaps by its tokens divided by this."""
 
 
 @click.command()
@@ -45,6 +51,22 @@ if TYPE_CHECKING:
     type=click.Choice(["tantivy", "lucene"]),
     help="What finds sparse candidates: what the index there has, else tantivy; answers are the "
     "same. lucene needs dupmae[lucene].",
+)
+@click.option(
+    "--chunk",
+    is_flag=False,
+    flag_value=CHUNK_TOKENS,
+    type=click.IntRange(1),
+    metavar="[TOKENS]",
+    help="Split documents into passages of up to so many tokens, "
+    f"{CHUNK_TOKENS} if none are given; a document scores as its best passage does.  "
+    "[default: as the index there, else whole]",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(0),
+    metavar="TOKENS",
+    help="How many of them are in the passage before too.  [default: a sixth]",
 )
 @index_option
 @model_option
@@ -70,6 +92,7 @@ def index(
     """
     if is_demo == (corpus is not None):
         raise UsageError("give a corpus file, or --demo for the built-in one")
+    build["chunk"] = _chunk(build["chunk"], build.pop("overlap"))
     from dupmae.engine import build_index, count_documents, read_corpus
 
     total: int | None
@@ -84,13 +107,28 @@ def index(
         started = time.monotonic()
         manifest = build_index(documents, source, index_folder, total=total, **build)
         seconds = time.monotonic() - started
+        length = getattr(source, "max_document_length", 0)
     if as_json:
         click.echo(json.dumps(_summary(manifest, index_folder, seconds)))
     else:
         click.echo(
-            f"{index_folder} holds {manifest.documents:,} documents ({seconds:.1f} s)",
+            f"{index_folder} holds {manifest.documents:,} documents{_passages(manifest)} "
+            f"({seconds:.1f} s)",
             err=True,
         )
+    if manifest.truncated:
+        click.echo(_truncation(manifest, length), err=True)
+
+
+def _chunk(tokens: int | None, overlap: int | None) -> Chunk | None:
+    """Return how to split documents; None if that was not said."""
+    if tokens is None:
+        if overlap is not None:
+            raise UsageError("--overlap is about passages; give --chunk too")
+        return None
+    from dupmae.engine import Chunk
+
+    return Chunk(tokens, tokens // OVERLAPS if overlap is None else overlap)
 
 
 @contextmanager
@@ -108,10 +146,25 @@ def _source(
         yield vectors
 
 
+def _passages(manifest: Manifest) -> str:
+    return "" if manifest.passages is None else f" in {manifest.passages:,} passages"
+
+
+def _truncation(manifest: Manifest, length: int) -> str:
+    """Say how many documents are not read to their end; `length` is 0 if nothing was encoded."""
+    some = f"{manifest.truncated:,} of {manifest.documents:,} documents"
+    if manifest.chunk is not None:
+        return f"{some} have titles so long that a passage is not read whole"
+    read = f"the {length:,} tokens that are read" if length else "what is read"
+    return f"{some} are longer than {read}; --chunk reads all of them"
+
+
 def _summary(manifest: Manifest, folder: Path, seconds: float) -> dict[str, object]:
     return {
         "index": str(folder),
         "documents": manifest.documents,
+        "truncated": manifest.truncated,
+        "passages": manifest.passages,
         "bytes": sum(file.size for file in manifest.files),
         "encoder": manifest.encoder_name,
         "seal": manifest.encoder_seal,

@@ -6,6 +6,7 @@ None of them needs the model.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,13 @@ def info(index_folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     segments = found.pop("segments")
+    if found["truncated"] is None:
+        found["truncated"] = "unknown"
+    chunk, passages = found.pop("chunk"), found.pop("passages")
+    if chunk is not None:
+        found["passages"] = (
+            f"{passages}, of up to {chunk['tokens']} tokens that overlap by {chunk['overlap']}"
+        )
     for key, value in found.items():
         click.echo(f"{key.replace('_', ' '):<16} {value}")
     for segment in segments:
@@ -133,6 +141,8 @@ def _info(manifest: Manifest) -> dict[str, Any]:
             "name": segment.name,
             "documents": segment.documents,
             "deleted": segment.deleted,
+            "truncated": segment.truncated,
+            "passages": segment.passages,
             "bytes": sum(file.size for file in segment.files),
         }
         for segment in manifest.segments
@@ -140,6 +150,9 @@ def _info(manifest: Manifest) -> dict[str, Any]:
     return {
         "documents": manifest.documents,
         "deleted": sum(segment.deleted for segment in manifest.segments),
+        "truncated": manifest.truncated,
+        "passages": manifest.passages,
+        "chunk": manifest.chunk and asdict(manifest.chunk),
         "bytes": sum(file.size for file in manifest.files),
         "generation": manifest.generation,
         "created": manifest.created,

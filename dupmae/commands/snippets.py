@@ -1,13 +1,15 @@
-"""How commands show snippets."""
+"""How commands show snippets, and the passages of split documents."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dupmae.commands.display import Display
 
 if TYPE_CHECKING:
     from dupmae.engine import Snippet
+    from dupmae.types import Passage
 
 SHOWN = 0.2
 """A match is marked if it weighs at least this share of the snippet's heaviest; JSON has all."""
@@ -20,6 +22,18 @@ def snippet_json(snippet: Snippet) -> dict[str, Any]:
         for match in snippet.highlights
     ]
     return {"text": snippet.text, "highlights": highlights}
+
+
+def passage_json(passage: Passage | None, text: str) -> dict[str, Any]:
+    """Return what is added about a split document: the passage that scores, with its text."""
+    return {} if passage is None else {"passage": {**asdict(passage), "text": text}}
+
+
+def passage_text(passage: Passage | None) -> str:
+    """Say which passage of a split document scores; nothing of one that is not split."""
+    if passage is None:
+        return ""
+    return f"passage {passage.number} (characters {passage.start:,} to {passage.end:,})"
 
 
 def snippet_lines(snippet: Snippet, display: Display, indent: str) -> list[str]:

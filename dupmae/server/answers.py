@@ -64,7 +64,7 @@ def search_answers(options: SearchOptions, queries: Sequence[str]) -> list[model
             generation=engine.manifest.generation,
             k=options.k,
             offset=options.offset,
-            documents=len(view),
+            documents=len(view.documents),
             proven=result.proven,
             bound=finite(result.bound),
             depth=result.depth,
