@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import tiny_model, tiny_tokenizer
 
-from dupmae.commands.snippets import snippet_json, snippet_text
+from dupmae.commands.display import Display
+from dupmae.commands.snippets import snippet_json, snippet_lines
 from dupmae.encoder import Encoder
 from dupmae.engine import (
     Highlight,
@@ -228,7 +229,10 @@ def test_commands_show_matches_in_bold_and_what_is_left_out() -> None:
     found = Snippet(
         "a big\nwhale swims", (Highlight(2, 5, 1.0), Highlight(6, 11, 5.1)), True, False
     )
-    assert snippet_text(found) == f"… a big {click.style('whale', bold=True)} swims"
+    whale = click.style("whale", fg="yellow", bold=True)
+    coloured = Display(width=None, has_colours=True)
+    assert snippet_lines(found, coloured, "  ") == [f"  … a big {whale} swims"]
+    assert snippet_lines(found, Display(width=10), "") == ["… a big", "whale", "swims"]
     assert snippet_json(found) == {
         "text": "a big\nwhale swims",
         "highlights": [
