@@ -18,8 +18,11 @@ export function openDetail(state, hits, actions) {
   const dialog = byId("detail");
   const hit = hits.find((found) => found.id === state.doc);
   const body = el("div", { class: "detail-body", "aria-busy": "true" }, el("p", { class: "soft" }, "Taking the score apart…"));
+  const focused = dialog.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
   dialog.replaceChildren(heading(hit?.title || state.doc, state.doc, hits, actions), body);
   if (!dialog.open) dialog.showModal();
+  const button = [...dialog.querySelectorAll("button:enabled")].find((one) => one.getAttribute("aria-label") === focused);
+  (button ?? byId("detail-title")).focus();
   dialog.scrollTop = 0;
   const mode = state.mode === "compare" ? "hybrid" : state.mode;
   const busy = (error) => body.replaceChildren(el("p", { class: "soft" }, `${error.message} Trying again…`));
@@ -53,7 +56,7 @@ function heading(title, id, hits, actions) {
     el("div", { class: "detail-tools" },
       step("Result before", "←", -1), step("Result after", "→", 1),
       el("button", { type: "button", class: "tool", "aria-label": "Close", onclick: actions.close }, "×")),
-    el("h2", { id: "detail-title" }, title), el("p", { class: "detail-id" }, id));
+    el("h2", { id: "detail-title", tabindex: "-1" }, title), el("p", { class: "detail-id" }, id));
 }
 
 function sum(explained) {
@@ -117,7 +120,7 @@ function unfolding(hidden, summary) {
 
 function lacking({ missing, sparse_weight: weight }) {
   if (!missing.length || weight === 0) return "";
-  const chips = missing.slice(0, 24).map((term) => el("li", {}, term.term, " ", el("span", { class: "soft" }, decimal(term.query_weight, 2))));
+  const chips = missing.slice(0, TERMS_SHOWN).map((term) => el("li", {}, term.term, " ", el("span", { class: "soft" }, decimal(term.query_weight, 3))));
   const more = missing.length - chips.length;
   return el("section", { "aria-labelledby": "missing-title" },
     el("h3", { id: "missing-title" }, `${plural(missing.length, "query term")} it lacks`),
