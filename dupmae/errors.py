@@ -39,7 +39,7 @@ class IndexMissingError(DupMAEError):
 
 
 class SealError(DupMAEError):
-    """An index was made by another encoder than the one that searches it."""
+    """An index was made by another encoder than the one at work, or this one has drifted since."""
 
     exit_code = 4
 

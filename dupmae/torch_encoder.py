@@ -127,7 +127,9 @@ class TorchEncoder:
         """What runs the model: the library's version, the precision, the processor."""
         precision = str(next(self._model.parameters()).dtype).removeprefix("torch.")
         device = self._device
-        on = describe_cpu() if device.type == "cpu" else torch.cuda.get_device_name(device)
+        on = describe_cpu() if device.type == "cpu" else device.type
+        if device.type == "cuda":
+            on = torch.cuda.get_device_name(device)
         return f"torch {torch.__version__} {precision} on {on}"
 
     @property

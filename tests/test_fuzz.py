@@ -40,9 +40,9 @@ from dupmae.indexes.npy import open_npy
 from dupmae.types import Document
 
 SECONDS = float(os.environ.get("DUPMAE_FUZZ_SECONDS", "600"))
-EXAMPLES = 60
+EXAMPLES = 30
 """Inputs from scratch in the suite, a reader."""
-MUTANTS = 400
+MUTANTS = 200
 """Changed good inputs in the suite, a reader."""
 DOCUMENTS = [
     Document("a", "whale ship", "sea", {"year": 1851, "of": ["x", 2.5, None, True]}),
