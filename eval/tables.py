@@ -95,6 +95,9 @@ def _notes(report: Report) -> Iterator[str]:
             f"{first}, top {length:,}: {depth['proven']:.1%} proven, at list depth "
             f"{depth['median']:,} (median), {depth['p95']:,} (95 %), {depth['max']:,} (maximum)"
         )
+    if counts := report.details.get("judgements"):
+        found = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+        yield f"judgements: {', '.join(found)}"
     yield f"{SELF_HITS}: {sum(report.dropped_self_hits.values()):,} dropped"
     if report.statistics and report.statistics.comparisons:
         yield (

@@ -47,6 +47,12 @@ def test_comparisons_have_difference_interval_p_and_counts() -> None:
     assert " ".join(line.split()) == "same +0.0000 +0.0000 … +0.0000 1.0000 1.0000 0/30/0"
 
 
+def test_judgements_that_may_surprise_are_counted_and_others_not_named() -> None:
+    counts = {"judged": 1200, "relevant": 30, "negative": 2, "repeated": 0}
+    text = report_table(replace(report(), details={"judgements": counts}))
+    assert "\njudgements: 1,200 judged, 30 relevant, 2 negative\n" in text
+
+
 def test_a_p_value_is_never_shown_as_zero() -> None:
     assert [p_text(p) for p in (0.0, 0.00009, 0.0001, 0.04999)] == [
         "<.0001",
