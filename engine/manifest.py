@@ -301,7 +301,7 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
     if record["format_version"] == 3:
         missing, record = dict.fromkeys(_NEW_IN_4), {**record, "chunk": None}
     segments = tuple(_segment({**missing, **segment}) for segment in record["segments"])
-    chunk = record["chunk"] and _typed(Chunk, record["chunk"])
+    chunk = None if record["chunk"] is None else _typed(Chunk, record["chunk"])
     return _typed(Manifest, {**record, "segments": segments, "chunk": chunk})
 
 
