@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from dupmae.texts import split_long
 from dupmae.types import Int64, TermSpans
 
 CHARACTERS_A_TOKEN = 64
@@ -21,6 +20,9 @@ TEXTS_AT_ONCE = 64
 """A tokenizer keeps more than 100 bytes a token, also of what truncation cuts off, until it is done
 with all texts it was given: 1,024 texts of 30,000 characters at once take 1.2 GB."""
 
+LONGEST_TEXT = 100_000
+"""Characters; what is longer is cut between words, so that memory stays bounded."""
+
 
 def readable(text: str, max_length: int) -> str:
     """Return as much of a text as `max_length` tokens can need, fit for a tokenizer.
@@ -33,6 +35,17 @@ def readable(text: str, max_length: int) -> str:
     except UnicodeEncodeError:
         return text.encode(errors="replace").decode()
     return text
+
+
+def split_long(text: str) -> Iterator[str]:
+    """Yield a text in pieces of at most `LONGEST_TEXT` characters, cut at spaces if it can be."""
+    start = 0
+    while len(text) - start > LONGEST_TEXT:
+        end = text.rfind(" ", start + 1, start + LONGEST_TEXT)
+        end = end if end > start else start + LONGEST_TEXT
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def spans(text: str, tokenise: Callable[[str], Sequence[tuple[int, int]]]) -> Int64:

@@ -29,7 +29,8 @@ from transformers import PreTrainedTokenizerFast
 
 from dupmae.errors import DataError, UsageError
 from dupmae.files import replacing
-from dupmae.texts import LONGEST_TEXT, check_text_file, read_texts, split_long
+from dupmae.inputs import LONGEST_TEXT, split_long
+from dupmae.texts import check_text_file, read_texts
 from dupmae.types import Int64
 
 _FORMAT = 1

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dupmae.errors import DataError
+from dupmae.inputs import LONGEST_TEXT
 
-LONGEST_TEXT = 100_000
-"""Characters; what is longer is cut between words, so that memory stays bounded."""
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
@@ -40,17 +39,6 @@ def check_text_file(path: Path) -> None:
         raise DataError(f"there is no text file {path}")
     if _kind(path) not in (".jsonl", ".txt"):
         raise DataError(f"{path} must be .jsonl or .txt, plain or with .gz or .xz added")
-
-
-def split_long(text: str) -> Iterator[str]:
-    """Yield a text in pieces of at most `LONGEST_TEXT` characters, cut at spaces if it can be."""
-    start = 0
-    while len(text) - start > LONGEST_TEXT:
-        end = text.rfind(" ", start + 1, start + LONGEST_TEXT)
-        end = end if end > start else start + LONGEST_TEXT
-        yield text[start:end]
-        start = end
-    yield text[start:]
 
 
 def _kind(path: Path) -> str:

@@ -312,7 +312,7 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
         record = {**record, "canaries": None, "chunk": None}
     segments = tuple(_segment({**missing, **segment}) for segment in record["segments"])
     canaries = _canaries(record["canaries"])
-    chunk = record["chunk"] and _typed(Chunk, record["chunk"])
+    chunk = None if record["chunk"] is None else _typed(Chunk, record["chunk"])
     return _typed(Manifest, {**record, "segments": segments, "canaries": canaries, "chunk": chunk})
 
 

@@ -64,8 +64,8 @@ class Segment:
             if counts != (vectors, vectors, record.documents):
                 raise damaged(
                     folder,
-                    f"segment {record.name} should have {vectors} vectors and sparse vectors and "
-                    f"{record.documents} texts, found {counts}",
+                    f"the manifest counts {record.documents} documents in segment {record.name}, "
+                    f"which should have {vectors} vectors; its vectors, terms and texts {counts}",
                 )
             if (passages is None) != (record.passages is None):
                 raise damaged(folder, f"segment {record.name} should have no passages, or all")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dupmae.inputs import batches, goes_on, readable
+from dupmae.inputs import LONGEST_TEXT, batches, goes_on, readable, split_long
 
 LENGTHS = [7, 3, 3, 9, 40, 2]
 
@@ -27,3 +27,13 @@ def test_a_text_goes_on_where_more_than_blanks_are_left_out():
     assert not goes_on("a" * 128, 2)
     assert not goes_on("a" * 128 + " \n", 2)
     assert goes_on("a" * 128 + " b", 2)
+
+
+def test_long_texts_are_cut_at_spaces_without_loss() -> None:
+    text = "word " * (LONGEST_TEXT // 2)
+    pieces = list(split_long(text))
+    assert len(pieces) == 3
+    assert "".join(pieces) == text
+    assert all(len(piece) <= LONGEST_TEXT and piece.startswith((" ", "word")) for piece in pieces)
+    assert list(split_long("x" * (LONGEST_TEXT + 1))) == ["x" * LONGEST_TEXT, "x"]
+    assert list(split_long("short")) == ["short"]

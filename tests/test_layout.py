@@ -11,7 +11,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TIERS = [
     {"errors", "files", "hardware", "types"},
-    {"texts"},
     {
         "client",
         "cls_attention",
@@ -22,7 +21,7 @@ TIERS = [
         "onnx_format",
         "processes",
     },
-    {"config", "folder", "model", "pooling", "seal", "term_weights"},
+    {"config", "folder", "model", "pooling", "seal", "term_weights", "texts"},
     {"data", "masking", "neighbours", "packing", "stored", "tokens", "weights"},
     {"card", "graph", "objective", "represent", "run_folder", "state"},
     {"checkpoint", "probe", "runtime", "teachers", "trainer"},

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dupmae.errors import DataError
-from dupmae.texts import LONGEST_TEXT, read_texts, split_long
+from dupmae.inputs import LONGEST_TEXT
+from dupmae.texts import read_texts
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -75,16 +76,6 @@ def test_what_is_no_text_file_is_refused_before_reading(tmp_path: Path, name: st
     (tmp_path / "a.csv.gz").touch()
     with pytest.raises(DataError, match=r"there is no text file|must be \.jsonl or \.txt"):
         read_texts(tmp_path / name)
-
-
-def test_long_texts_are_cut_at_spaces_without_loss() -> None:
-    text = "word " * (LONGEST_TEXT // 2)
-    pieces = list(split_long(text))
-    assert len(pieces) == 3
-    assert "".join(pieces) == text
-    assert all(len(piece) <= LONGEST_TEXT and piece.startswith((" ", "word")) for piece in pieces)
-    assert list(split_long("x" * (LONGEST_TEXT + 1))) == ["x" * LONGEST_TEXT, "x"]
-    assert list(split_long("short")) == ["short"]
 
 
 def test_paragraphs_without_an_end_are_given_in_pieces(tmp_path: Path) -> None:
