@@ -1,7 +1,7 @@
 """The two parts of a model as sentence-transformers' models: its dense and its sparse vectors.
 
-They give what `Encoder` gives, to 1e-5 (term weights: 1e-4), for queries by `encode_query` and for
-documents by `encode_document`; plain `encode` takes texts for documents. One thing is left out: a
+They give what `Encoder` gives, to 1e-5, for queries by `encode_query` and for documents by
+`encode_document`; plain `encode` takes texts for documents. One thing is left out: a
 view knows no index, so terms of a query are weighed by the idf of the training text and not of what
 is searched (`corpus_idf`).
 """
