@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
+import termios
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -177,3 +180,17 @@ def test_each_query_of_a_batch_of_one_is_answered_before_the_next_is_read(here: 
             assert json.loads(process.stdout.readline())["query"] == word
         process.stdin.close()
         assert process.wait() == 0
+
+
+def test_progress_is_shown_on_a_terminal_that_answers_do_not_go_to(here: Path) -> None:
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    command = [sys.executable, "-c", WITH_FAKE_ENCODER, str(Path(__file__).parent), "search", "-"]
+    done = subprocess.run(
+        command, input=b"storm\nship\n", stdout=subprocess.PIPE, stderr=terminal, check=True
+    )
+    shown = os.read(screen, 65536).decode()
+    os.close(terminal)
+    os.close(screen)
+    assert "2 queries" in shown
+    assert len(done.stdout.splitlines()) == 2

@@ -42,8 +42,15 @@ def test_the_only_top_level_name_is_dupmae(names: list[str]) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"dupmae"}
 
 
-def test_all_four_folders_and_the_type_marker_are_inside(names: list[str]) -> None:
-    for name in ("cli.py", "py.typed", "engine/fusion.py", "indexes/exact.py", "eval/beir.py"):
+def test_all_folders_and_the_type_marker_are_inside(names: list[str]) -> None:
+    for name in (
+        "cli.py",
+        "py.typed",
+        "engine/fusion.py",
+        "indexes/exact.py",
+        "eval/beir.py",
+        "integrations/mcp_server.py",
+    ):
         assert f"dupmae/{name}" in names
 
 
