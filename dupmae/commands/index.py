@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 CHUNK_TOKENS = 192
-"""Of a passage; measured in docs/indexing.md."""
+"""Of a passage; docs/indexing.md has what was measured."""
 OVERLAPS = 6
 """A passage overlaps by its tokens divided by this."""
 
