@@ -15,13 +15,16 @@ unlisted document reaches the k-th hit; at B it can tie, and then loses if its o
 
 Until the proof holds n grows; at n = N every document has been scored and nothing is left to prove.
 
+Stores that can bound the sum of both parts for every document are not asked for lists: see
+`scan.py`, which names documents to score and the ceiling of all others in the same way.
+
 Source: Fagin, Lotem, Naor 2003, "Optimal aggregation algorithms for middleware" (the threshold
 algorithm, here with lists read in whole rounds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, overload
 
@@ -113,12 +116,36 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """Documents to score, and the most that any other document's part or score can be."""
+
+    ordinals: Int64
+    ceiling: float
+
+
+class Candidates(Protocol):
+    """What fusion needs of a scan of one query; see `dupmae.engine.scan.Scan`."""
+
+    def sharing(self) -> Int64:
+        """Return the first documents to score, rising."""
+        ...
+
+    def block(self, floor: float) -> Listing:
+        """Return the next ones, the k-th score being `floor`, and the ceiling of all others."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Stores:
-    """The forward store and the two candidate stores made from it."""
+    """The forward store and the two candidate stores made from it.
+
+    `scan` begins a scan: of a query's dense vector, terms and weights, to so many documents first.
+    """
 
     forward: ForwardScorer
     dense: DenseLists
     sparse: SparseLists
+    scan: Callable[[tuple[Float32, Int32, Float32], Weights, int], Candidates] | None = None
 
     def __post_init__(self) -> None:
         lengths = (len(self.forward), len(self.dense), len(self.sparse))
@@ -131,7 +158,8 @@ class Fused:
     """The best k of the scored documents, and whether they are the best k of all.
 
     `dense` and `sparse` (m,) are the parts of `ranking.scores`; `bound` is B (−inf if every
-    document was scored); `depth` is n, the length to which both lists were read.
+    document was scored); `depth` is n, the length to which both lists were read, or how many
+    documents a scan left to score.
     """
 
     ranking: Ranking
@@ -140,14 +168,6 @@ class Fused:
     proven: bool
     bound: float
     depth: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Documents to score, and the most that any other document's part or score can be."""
-
-    ordinals: Int64
-    ceiling: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +212,14 @@ def fuse_batch(
     queries.sparse.check()
     total = len(stores.forward)
     depth = min(max(first_depth, DEPTH_PER_HIT * k), total)
-    scored: dict[int, _Scored] = dict.fromkeys(range(len(queries)), _NOTHING_SCORED)
     fused: dict[int, Fused] = {}
+    if depth < total:
+        scans = ((q, _scanned(queries, q, stores, k, weights, depth)) for q in range(len(queries)))
+        fused = {query: answer for query, answer in scans if answer is not None}
+    scored = {q: _NOTHING_SCORED for q in range(len(queries)) if q not in fused}
     while unproven := list(scored):
         if depth == total:
-            listings = [_Listing(np.arange(total), -np.inf)] * len(unproven)
+            listings = [Listing(np.arange(total), -np.inf)] * len(unproven)
         else:
             listings = _read_lists(queries, unproven, stores, weights, depth)
         for query, listing in zip(unproven, listings, strict=True):
@@ -216,9 +239,28 @@ def fuse(
     return fused
 
 
+def _scanned(
+    queries: Encoded, query: int, stores: Stores, k: int, weights: Weights, depth: int
+) -> Fused | None:
+    """Answer a query by a scan; None where that cannot be, or k documents do not share a term."""
+    terms, term_weights = queries.sparse.row(query)
+    if stores.scan is None or not len(terms) or weights.dense == 0 or weights.sparse == 0:
+        return None
+    scan = stores.scan((queries.dense[query], terms, term_weights), weights, depth)
+    listing, scored = Listing(scan.sharing(), np.inf), _NOTHING_SCORED
+    if len(listing.ordinals) < k:
+        return None
+    while True:
+        scored = _score_new(queries, query, stores.forward, scored, listing)
+        fused = _best(scored, listing.ceiling, k, weights, len(scored.ordinals))
+        if fused.proven:
+            return fused
+        listing = scan.block(float(fused.ranking.scores[-1]))
+
+
 def _read_lists(
     queries: Encoded, which: Sequence[int], stores: Stores, weights: Weights, depth: int
-) -> list[_Listing]:
+) -> list[Listing]:
     """Read both lists to `depth` < N for some queries; join each pair and bound the rest."""
     dense_lists = _dense_lists(queries.dense[which], stores.dense, weights, depth)
     sparse = SparseVectors.from_rows([queries.sparse.row(query) for query in which])
@@ -231,30 +273,30 @@ def _read_lists(
             # or more and have the smallest ordinals, rank before all that stay unlisted.
             lists.append(np.arange(depth))
         ceiling = weights.combine(dense.ceiling, sparse_list.ceiling)
-        listings.append(_Listing(np.unique(np.concatenate(lists)), float(ceiling)))
+        listings.append(Listing(np.unique(np.concatenate(lists)), float(ceiling)))
     return listings
 
 
 def _dense_lists(
     queries: Float32, index: DenseLists, weights: Weights, depth: int
-) -> list[_Listing]:
+) -> list[Listing]:
     """List the dense store's best; an unused store lists nothing and adds nothing to a bound."""
     if weights.dense == 0:
-        return [_Listing(_NO_ORDINALS, 0.0)] * len(queries)
+        return [Listing(_NO_ORDINALS, 0.0)] * len(queries)
     listings = []
     for query, ranking in zip(queries, index.search(queries, depth), strict=True):
         ceiling, error = float(ranking.scores[-1]), index.error_bound(query)
         if error > 0:  # the sum may round down; the next number above cannot be below the true sum
             ceiling = float(np.nextafter(ceiling + error, np.inf))
-        listings.append(_Listing(ranking.ordinals, ceiling))
+        listings.append(Listing(ranking.ordinals, ceiling))
     return listings
 
 
 def _sparse_lists(
     queries: SparseVectors, index: SparseLists, weights: Weights, depth: int
-) -> list[_Listing]:
+) -> list[Listing]:
     """List the sparse store's best; a query without terms, or of weight 0, is not even asked."""
-    listings = [_Listing(_NO_ORDINALS, 0.0)] * len(queries)
+    listings = [Listing(_NO_ORDINALS, 0.0)] * len(queries)
     if weights.sparse == 0:
         return listings
     asked = [query for query in range(len(queries)) if len(queries.row(query)[0])]
@@ -264,12 +306,12 @@ def _sparse_lists(
     for query, ranking in zip(asked, rankings, strict=True):
         # A list that ends early holds all documents that share a term: the others have part 0.
         ceiling = float(ranking.scores[-1]) if len(ranking) == depth else 0.0
-        listings[query] = _Listing(ranking.ordinals, ceiling)
+        listings[query] = Listing(ranking.ordinals, ceiling)
     return listings
 
 
 def _score_new(
-    queries: Encoded, query: int, forward: ForwardScorer, scored: _Scored, listing: _Listing
+    queries: Encoded, query: int, forward: ForwardScorer, scored: _Scored, listing: Listing
 ) -> _Scored:
     """Score the listed documents that no earlier round scored, and add them."""
     new = np.setdiff1d(listing.ordinals, scored.ordinals, assume_unique=True)

@@ -4,7 +4,8 @@
     my.index/WRITER.lock                        see `lock.py`
     my.index/JOURNAL.jsonl                      of an unfinished build only: see `journal.py`
     my.index/segments/000001/forward/           vectors: see `dupmae.indexes.forward`
-    my.index/segments/000001/tantivy/           sparse candidates, or `lucene/`: see
+    my.index/segments/000001/outline/           dense vectors in brief: `dupmae.indexes.outline`
+    my.index/segments/000001/inverted/          sparse candidates, or `tantivy/` or `lucene/`: see
                                                 `dupmae.indexes.sparse`
     my.index/segments/000001/documents.sqlite   ids and texts: `dupmae.indexes.documents`
     my.index/deletes/000002-000001.npy          see `deletes.py`
@@ -29,11 +30,15 @@ from typing import Any, TypeVar
 from dupmae.errors import IndexMissingError
 from dupmae.files import replacing
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+READABLE_FORMATS = (3, FORMAT_VERSION)
+"""Format 3 is 4 without `outline/` and `inverted/`; what is written into such an index is of format
+4."""
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME = "segments"
 DELETES_NAME = "deletes"
 FORWARD_NAME = "forward"
+OUTLINE_NAME = "outline"
 DOCUMENTS_NAME = "documents.sqlite"
 
 _HASH_BLOCK = 1 << 20
@@ -187,7 +192,7 @@ def manifest_of(folder: Path, content: bytes) -> Manifest:
     try:
         record = json.loads(content)
         version = record["format_version"]
-        if version != FORMAT_VERSION:
+        if version not in READABLE_FORMATS or type(version) is not int:
             raise _other_format(folder, version)
         del record["checksum"]
         manifest = _manifest(record)

@@ -21,7 +21,14 @@ from pathlib import Path
 
 from dupmae.engine.leftovers import next_segment, remove_leftovers
 from dupmae.engine.lock import writer_lock
-from dupmae.engine.manifest import Manifest, SegmentRecord, now, read_manifest, write_manifest
+from dupmae.engine.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    SegmentRecord,
+    now,
+    read_manifest,
+    write_manifest,
+)
 from dupmae.engine.opened import Segment
 from dupmae.engine.segment import merge_segments
 from dupmae.errors import DupMAEError
@@ -100,6 +107,7 @@ def _merge(folder: Path, manifest: Manifest, first: int, end: int) -> Manifest:
         generation=max(manifest.generation + 1, int(number)),
         created=now(),
         segments=(*manifest.segments[:first], merged, *manifest.segments[end:]),
+        format_version=FORMAT_VERSION,
     )
     write_manifest(folder, manifest)
     remove_leftovers(folder, manifest)

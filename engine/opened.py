@@ -12,6 +12,7 @@ from dupmae.engine.deletes import read_live
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
+    OUTLINE_NAME,
     SEGMENTS_NAME,
     Manifest,
     SegmentRecord,
@@ -21,6 +22,7 @@ from dupmae.indexes.base import DenseIndex, SparseIndex
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.indexes.forward import ForwardStore
+from dupmae.indexes.outline import DenseOutline
 from dupmae.indexes.sparse import open_sparse
 from dupmae.types import Bool, Document, Encoded, Int64, SparseVectors
 
@@ -28,6 +30,8 @@ from dupmae.types import Bool, Document, Encoded, Int64, SparseVectors
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
     """The stores of a segment, over all documents that were written; `live` (N,) if some are not.
+
+    A segment of format 3 has no outline, and is searched by lists.
 
     Nothing of it changes, so any number of threads and of states may share it.
     """
@@ -37,6 +41,7 @@ class Segment:
     dense: DenseIndex
     sparse: SparseIndex
     documents: DocumentStore
+    outline: DenseOutline | None
     live: Bool | None
 
     @classmethod
@@ -51,15 +56,17 @@ class Segment:
         forward = ForwardStore.open(place / FORWARD_NAME)
         sparse = open_sparse(place)
         documents = DocumentStore.open(place / DOCUMENTS_NAME)
-        counts = (len(forward), len(sparse), len(documents))
+        has_outline = (place / OUTLINE_NAME).is_dir()
+        outline = DenseOutline.open(place / OUTLINE_NAME) if has_outline else None
+        counts = (len(forward), len(sparse), len(documents), len(outline or forward))
         if set(counts) != {record.documents}:
             documents.close()
             raise damaged(
                 folder,
                 f"the manifest counts {record.documents} documents in segment {record.name}, "
-                f"its vectors, terms and texts {counts}",
+                f"its vectors, terms, texts and outline {counts}",
             )
-        return cls(record, forward, FaissFlat(forward.dense), sparse, documents, live)
+        return cls(record, forward, FaissFlat(forward.dense), sparse, documents, outline, live)
 
     def __len__(self) -> int:
         return len(self.forward)

@@ -28,6 +28,7 @@ import numpy as np
 from dupmae.engine.filters import Filter, matching
 from dupmae.engine.fusion import Stores
 from dupmae.engine.opened import Segment
+from dupmae.engine.scan import Scan, ScannedPart
 from dupmae.errors import DataError
 from dupmae.indexes.documents import DocumentStore, Labels
 from dupmae.indexes.topk import top_k
@@ -103,7 +104,7 @@ class View:
         ]
         self.dim = dim
         self._statistics = statistics
-        self.stores = Stores(self, _Dense(self.parts, dim), _Sparse(self.parts))
+        self.stores = Stores(self, _Dense(self.parts, dim), _Sparse(self.parts), _scan(self.parts))
         self.documents = ViewDocuments(self)
         self._restricted = lru_cache(_RESTRICTED)(self._restrict)
 
@@ -267,6 +268,16 @@ class _Sparse:
     def search(self, queries: SparseVectors, k: int) -> list[Ranking]:
         lists = [part.segment.sparse.search(queries, k, part.mask) for part in self._parts]
         return _joined(self._parts, lists, k)
+
+
+def _scan(parts: Sequence[_Part]) -> Callable[..., Scan] | None:
+    """Return what begins a scan of some segments; None if one of them has no outline."""
+    scanned = [
+        ScannedPart(outline, part.segment.sparse, part.mask, part.ordinals)
+        for part in parts
+        if (outline := part.segment.outline) is not None
+    ]
+    return partial(Scan, scanned) if len(scanned) == len(parts) else None
 
 
 def _mask(rows: Int64, documents: int) -> Bool:

@@ -184,7 +184,7 @@ def test_a_newer_format_is_named_and_not_called_damaged(index: Path) -> None:
 def test_an_older_format_is_named_with_its_cure(index: Path, version: int) -> None:
     change(index, format_version=version)
     with pytest.raises(
-        IndexMissingError, match=rf"has format {version}, .* reads format 3; rebuild it with .*--re"
+        IndexMissingError, match=rf"has format {version}, .* reads format 4; rebuild it with .*--re"
     ):
         read_manifest(index)
 
@@ -269,7 +269,7 @@ def test_the_file_holds_what_the_index_format_says(index: Path) -> None:
                 "deletes": None,
             },
         ],
-        "format_version": 3,
+        "format_version": 4,
     }
 
 

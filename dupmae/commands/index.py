@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--sparse",
-    type=click.Choice(["tantivy", "lucene"]),
-    help="What finds sparse candidates: what the index there has, else tantivy; answers are the "
-    "same. lucene needs dupmae[lucene].",
+    type=click.Choice(["inverted", "tantivy", "lucene"]),
+    help="What finds sparse candidates: what the index there has, else inverted; answers are "
+    "the same. lucene needs dupmae[lucene].",
 )
 @index_option
 @model_option
