@@ -57,7 +57,7 @@ class Segment:
         sparse = open_sparse(place)
         documents = DocumentStore.open(place / DOCUMENTS_NAME)
         has_outline = (place / OUTLINE_NAME).is_dir()
-        outline = DenseOutline.open(place / OUTLINE_NAME) if has_outline else None
+        outline = DenseOutline.open(place / OUTLINE_NAME, forward.dense) if has_outline else None
         counts = (len(forward), len(sparse), len(documents), len(outline or forward))
         if set(counts) != {record.documents}:
             documents.close()

@@ -1,4 +1,4 @@
-"""Sparse candidates by an inverted index that NumPy reads: no engine, no thread, no lock.
+"""Sparse candidates by an inverted index of plain .npy files: no engine and no lock.
 
 A weight is stored in one byte, as an impact from 1 to 255: by how many steps, rounded up, it is
 above 0, where a step is the 255th part of the largest weight of its term. A query's weights are

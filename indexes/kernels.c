@@ -52,11 +52,25 @@ static inline __attribute__((always_inline)) int32_t dot(const int8_t *restrict 
     return sum;
 }
 
+/* In 16 sums, which the compiler keeps in registers; `outline.py` bounds what any order rounds. */
+static inline __attribute__((always_inline)) float product(const float *restrict a,
+                                                           const float *restrict b, int64_t size) {
+    float sums[16] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + 16 <= size; i += 16)
+        for (int j = 0; j < 16; j++) sums[j] += a[i + j] * b[i + j];
+    for (; i < size; i++) sum += a[i] * b[i];
+    for (int j = 0; j < 16; j++) sum += sums[j];
+    return sum;
+}
+
 BEST_OF_CPU
 int64_t reach(int64_t low, int64_t high, const uint8_t *restrict allowed,
               const int32_t *restrict sums, const int8_t *restrict heads,
               const int8_t *restrict middles, const uint8_t *restrict rests,
+              const float *restrict vectors, int64_t dim,
               const int16_t *restrict head, const int16_t *restrict middle,
+              const float *restrict vector,
               const double *restrict scale, double least,
               int64_t *restrict found, double *restrict bounds) {
     int64_t count = 0;
@@ -64,10 +78,13 @@ int64_t reach(int64_t low, int64_t high, const uint8_t *restrict allowed,
         if (allowed && !allowed[i]) continue;
         double bound = scale[0] * sums[i];
         if (bound + scale[1] < least) continue;
+        double sparse = bound;
         bound += scale[2] * dot(heads + i * HEAD, head, HEAD);
         if (bound + scale[3] * rests[2 * i] + scale[4] < least) continue;
         bound += scale[5] * dot(middles + i * MIDDLE, middle, MIDDLE);
         bound += scale[6] * rests[2 * i + 1] + scale[7];
+        if (bound < least) continue;
+        if (vector) bound = sparse + scale[8] * product(vectors + i * dim, vector, dim) + scale[9];
         if (bound < least) continue;
         found[count] = i;
         bounds[count++] = bound;

@@ -1,7 +1,8 @@
 """The two loops that touch every document at every search, compiled or, more slowly, in NumPy.
 
 `kernels.c` is compiled when the package is installed, if there is a C compiler. Both ways give the
-same numbers, to the last bit: sums are whole numbers below 2^31, products of codes below 2^24.
+same numbers: sums are whole numbers below 2^31, products of codes below 2^24. (Products with
+vectors, in float32, may differ by rounding, which bounds leave room for.)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.types import Bool, Float64, Int32, Int64
+from dupmae.types import Bool, Float32, Float64, Int32, Int64
 
 Int8 = NDArray[np.int8]
 Int16 = NDArray[np.int16]
@@ -56,27 +57,31 @@ class Postings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Codes:
-    """Documents' dense vectors in brief (see `outline.py`).
+    """Documents' dense vectors in brief (see `outline.py`) and as they are.
 
-    `heads` (N, HEAD) and `middles` (N, MIDDLE) int8, `rests` (N, 2) uint8.
+    `heads` (N, HEAD) and `middles` (N, MIDDLE) int8, `rests` (N, 2) uint8; `vectors` (N, dim).
     """
 
     heads: Int8
     middles: Int8
     rests: UInt8
+    vectors: Float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryCodes:
     """A query against codes, `head` (HEAD,) and `middle` (MIDDLE,), and what to multiply by.
 
-    With s a document's sum, h and m its products with `head` and `middle`, and r its rests, the
-    score is at most scale[0]·s + scale[1], at most scale[0]·s + scale[2]·h + scale[3]·r₀ + scale[4]
-    and at most scale[0]·s + scale[2]·h + scale[5]·m + scale[6]·r₁ + scale[7].
+    `vector` (dim,) is the query itself; None if float32 may not hold its products.
+
+    With s a document's sum, h, m and v its products with `head`, `middle` and `vector`, and r its
+    rests, the score is at most scale[0]·s + each of: scale[1]; scale[2]·h + scale[3]·r₀ + scale[4];
+    scale[2]·h + scale[5]·m + scale[6]·r₁ + scale[7]; scale[8]·v + scale[9].
     """
 
     head: Int16
     middle: Int16
+    vector: Float32 | None
     scale: Float64
 
 
@@ -114,7 +119,7 @@ def reach(
         high: one behind its last.
 
     Returns:
-        Ordinals (m,), rising, and the last of the three bounds of each, (m,).
+        Ordinals (m,), rising, and the last of the bounds of each, (m,).
     """
     if _COMPILED is None:
         return _reach(query, codes, sums, allowed, least, low, high)
@@ -122,7 +127,9 @@ def reach(
     count = _COMPILED.reach(
         *(low, high, None if allowed is None else _pointer(allowed), _pointer(sums)),
         *(_pointer(codes.heads), _pointer(codes.middles), _pointer(codes.rests)),
-        *(_pointer(query.head), _pointer(query.middle), _pointer(query.scale), least),
+        *(_pointer(codes.vectors), codes.vectors.shape[1]),
+        *(_pointer(query.head), _pointer(query.middle)),
+        *(None if query.vector is None else _pointer(query.vector), _pointer(query.scale), least),
         *(_pointer(found), _pointer(bounds)),
     )
     return found[:count].copy(), bounds[:count].copy()
@@ -177,14 +184,19 @@ def _reach(
     for start in range(low, high, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, high))
         rows = rows if allowed is None else rows[allowed[rows]]
-        bound = query.scale[0] * sums[rows]
+        bound = sparse = query.scale[0] * sums[rows]
         kept = ~(bound + query.scale[1] < least)
-        rows, bound = rows[kept], bound[kept]
-        bound += query.scale[2] * _products(codes.heads[rows], query.head)
+        rows, sparse = rows[kept], sparse[kept]
+        bound = sparse + query.scale[2] * _products(codes.heads[rows], query.head)
         kept = ~(bound + query.scale[3] * codes.rests[rows, 0] + query.scale[4] < least)
-        rows, bound = rows[kept], bound[kept]
+        rows, bound, sparse = rows[kept], bound[kept], sparse[kept]
         bound += query.scale[5] * _products(codes.middles[rows], query.middle)
         bound += query.scale[6] * codes.rests[rows, 1] + query.scale[7]
+        if query.vector is not None:
+            kept = ~(bound < least)
+            rows, sparse = rows[kept], sparse[kept]
+            products = (codes.vectors[rows] @ query.vector).astype(np.float64)
+            bound = sparse + query.scale[8] * products + query.scale[9]
         kept = ~(bound < least)
         found.append(rows[kept])
         bounds.append(bound[kept])
@@ -210,7 +222,10 @@ def _load() -> ctypes.CDLL | None:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.add_up.argtypes = [pointer, *[number] * 4, *[pointer] * 7]
     library.add_up.restype = None
-    library.reach.argtypes = [number, number, *[pointer] * 8, ctypes.c_double, pointer, pointer]
+    library.reach.argtypes = [
+        *(number, number, *[pointer] * 6, number, *[pointer] * 4),
+        *(ctypes.c_double, pointer, pointer),
+    ]
     library.reach.restype = number
     return library
 

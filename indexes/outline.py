@@ -9,8 +9,8 @@ codes leave out is e = d − P·s·c, and with u = Pᵀq
 
 whatever P is: that its columns are at right angles makes bounds tight, not true. ‖e‖ is kept for
 each document in one byte, rounded up, and of ‖Pᵀe‖, which is the rounding of codes, the largest.
-The same holds of the head alone. Two bounds of falling width: a document whose first is too low
-costs 65 bytes, and few need the second.
+The same holds of the head alone. So there are bounds of falling width: a document whose first is
+too low costs 65 bytes, few need the second, and fewer ⟨q, d⟩ itself, in float32.
 
 A folder holds `directions.npy` (dim, 192) float32, zeros where dim < 192; `heads.npy` (N, 64) and
 `middles.npy` (N, 128) int8; `rests.npy` (N, 2) uint8, ‖e‖ of the head alone and of both, in steps;
@@ -47,6 +47,10 @@ _ROUNDING = 1e-9
 """Relative: far above what sums of some hundred float64 products lose, far below any bound."""
 
 _CANCELLED = 1e-13
+_UNIT_FLOAT32 = 2.0**-24
+"""A sum of n float32 products is off by less than 1.1·n times this, and ‖q‖·‖d‖, in any order."""
+_SMALLEST_FLOAT32 = float(np.finfo(np.float32).tiny)
+_LARGEST_FLOAT32 = 1e37
 _SMALLEST = 1e-300
 """Far above what products too small for float64 lose."""
 
@@ -110,16 +114,16 @@ class DenseOutline:
                 file.append(array)
 
     @classmethod
-    def open(cls, folder: Path) -> DenseOutline:
-        """Map the files of a folder.
+    def open(cls, folder: Path, dense: Float32) -> DenseOutline:
+        """Map the files of a folder that was built of vectors (N, dim).
 
         Raises:
             IndexMissingError: if a file is missing or damaged, or two do not fit together.
         """
         files = {name: open_npy(folder / f"{name}.npy", *kind) for name, kind in _FILES.items()}
-        documents = len(files["heads"])
+        documents, dim = dense.shape
         for name, shape in {
-            "directions": (len(files["directions"]), HEAD + MIDDLE),
+            "directions": (dim, HEAD + MIDDLE),
             "heads": (documents, HEAD),
             "middles": (documents, MIDDLE),
             "rests": (documents, 2),
@@ -130,7 +134,7 @@ class DenseOutline:
                     f"{folder / name}.npy: expected the shape {shape}, found {files[name].shape}; "
                     "build the index again"
                 )
-        codes = Codes(files["heads"], files["middles"], files["rests"])
+        codes = Codes(files["heads"], files["middles"], files["rests"], dense)
         return cls(files["directions"], codes, _Scale(*files["scale"].tolist()))
 
     def __len__(self) -> int:
@@ -165,10 +169,14 @@ class DenseOutline:
             middle_unit * scale.middle_step,
             _length(rests[1]) * scale.rest_step,
             both_lost,
+            1.0,
+            1.1 * len(q) * _UNIT_FLOAT32 * length * scale.largest + 2 * len(q) * _SMALLEST_FLOAT32,
         ]
         scales = np.array([sum_unit, *(weight * factor for factor in factors)])
-        scales[[1, 4, 7]] += slack
-        return QueryCodes(head, middle, scales)
+        scales[[1, 4, 7, 9]] += slack
+        is_safe = length * scale.largest < _LARGEST_FLOAT32
+        vector = np.ascontiguousarray(query) if is_safe else None
+        return QueryCodes(head, middle, vector, scales)
 
 
 def _directions(dense: Float32) -> Float32:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,12 +22,15 @@ FILES = ["directions", "heads", "middles", "rests", "scale"]
 
 def outline_of(folder: Path, vectors: Float32) -> DenseOutline:
     DenseOutline.build(folder, vectors)
-    return DenseOutline.open(folder)
+    return DenseOutline.open(folder, vectors)
 
 
-def bounds(outline: DenseOutline, query: Float32, weight: float = 1.0) -> Float64:
-    """Return the last bound of every document, none of which falls out before."""
+def bounds(
+    outline: DenseOutline, query: Float32, weight: float = 1.0, *, by_codes: bool = True
+) -> Float64:
+    """Return the last bound of every document, or the last by codes; none falls out before."""
     coded = outline.query(query, weight, 0.0, 0.0)
+    coded = replace(coded, vector=None) if by_codes else coded
     sums = np.zeros(len(outline), dtype=np.int32)
     found, last = reach(coded, outline.codes, sums, None, -np.inf, 0, len(outline))
     assert found.tolist() == list(range(len(outline)))
@@ -59,6 +63,7 @@ def test_no_document_scores_more_than_its_bounds(
         outline = outline_of(Path(folder), vectors)
         scores = weight * truth(vectors, query)
         assert np.all(scores <= bounds(outline, query, weight))
+        assert np.all(scores <= bounds(outline, query, weight, by_codes=False))
         coded, sums = outline.query(query, weight, 0.0, 0.0), np.zeros(len(vectors), np.int32)
         for ordinal, score in enumerate(scores.tolist()):
             found, _ = reach(coded, outline.codes, sums, None, score, 0, len(vectors))
@@ -73,6 +78,9 @@ def test_bounds_of_vectors_like_those_of_texts_are_true_and_tight(dim: int, tmp_
         excess = bounds(outline, query) - truth(vectors, query)
         assert excess.min() >= 0
         assert excess.max() < 0.12
+        excess = bounds(outline, query, by_codes=False) - truth(vectors, query)
+        assert excess.min() >= 0
+        assert excess.max() < 1e-4
 
 
 def test_an_outlier_and_a_document_of_zeros_have_true_bounds(tmp_path: Path) -> None:
@@ -81,7 +89,8 @@ def test_an_outlier_and_a_document_of_zeros_have_true_bounds(tmp_path: Path) -> 
     vectors[8] = 0
     outline = outline_of(tmp_path, vectors)
     for query in (*like_text(5, 384, seed=3), vectors[7], vectors[8]):
-        assert np.all(truth(vectors, query) <= bounds(outline, query))
+        for by_codes in (True, False):
+            assert np.all(truth(vectors, query) <= bounds(outline, query, by_codes=by_codes))
 
 
 def test_vectors_without_variance_or_documents_have_outlines(tmp_path: Path) -> None:
@@ -93,12 +102,13 @@ def test_vectors_without_variance_or_documents_have_outlines(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_missing_or_of_another_store_is_named(name: str, tmp_path: Path) -> None:
-    DenseOutline.build(tmp_path / "a", like_text(20, 8, seed=0))
+    vectors = like_text(20, 8, seed=0)
+    DenseOutline.build(tmp_path / "a", vectors)
     path = tmp_path / "a" / f"{name}.npy"
     array = np.load(path)
     path.unlink()
     with pytest.raises(IndexMissingError, match=rf"{name}\.npy is missing"):
-        DenseOutline.open(tmp_path / "a")
+        DenseOutline.open(tmp_path / "a", vectors)
     np.save(path, np.concatenate([array, array]).T.copy() if array.ndim > 1 else array[1:])
     with pytest.raises(IndexMissingError, match=r"\.npy: expected the shape .* build the index"):
-        DenseOutline.open(tmp_path / "a")
+        DenseOutline.open(tmp_path / "a", vectors)

@@ -52,7 +52,9 @@ def scanning(folder: Path, encoded: Encoded, sparse: Callable[..., SparseIndex])
     forward = ForwardStore.open(folder / "forward")
     DenseOutline.build(folder / "outline", forward.dense)
     index = sparse(folder / "sparse", forward.sparse)
-    part = ScannedPart(DenseOutline.open(folder / "outline"), index, None, lambda local: local)
+    part = ScannedPart(
+        DenseOutline.open(folder / "outline", forward.dense), index, None, lambda local: local
+    )
     nothing = NoLists(len(encoded))
     return Stores(forward, nothing, nothing, lambda *query: Scan([part], *query))
 
