@@ -214,8 +214,9 @@ class SearchResult:
 
     `proven`: no document outside `hits` (and the pages before, if there are) can score more than
     the last hit. `bound`: the most that a document which was not scored exactly can score (−inf if
-    all were scored). `depth`: the list length that both stores were read to. `terms`: the query's
-    terms (m,) and weights (m,) as they were searched for, those of feedback included.
+    all were scored). `depth`: the list length that both stores were read to, or how many documents
+    a scan (`dupmae.engine.scan`) left to score. `terms`: the query's terms (m,) and weights (m,) as
+    they were searched for, those of feedback included.
     """
 
     query: str

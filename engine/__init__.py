@@ -14,7 +14,6 @@ from dupmae.engine.export import export_index
 from dupmae.engine.facets import FacetValue
 from dupmae.engine.filter_grammar import parse_filter, parse_keys
 from dupmae.engine.filters import And, Compare, Exists, Filter, In, Key, Not, Or
-from dupmae.engine.fusion import Weights
 from dupmae.engine.manifest import Manifest, read_manifest
 from dupmae.engine.merge import compact
 from dupmae.engine.pyserini_export import to_pyserini
@@ -25,6 +24,7 @@ from dupmae.engine.snippets import Highlight, Snippet, snippet, snippets
 from dupmae.engine.update import delete_documents, delete_matching
 from dupmae.engine.vectors import VectorFiles
 from dupmae.engine.verify import verify_index
+from dupmae.engine.weights import Weights
 
 __all__ = [
     "And",

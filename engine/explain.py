@@ -9,9 +9,10 @@ import numpy as np
 
 from dupmae.engine.filter_grammar import to_filter
 from dupmae.engine.filters import Filter
-from dupmae.engine.fusion import Weights, best_of_each
+from dupmae.engine.fusion import best_of_each
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.view import View
+from dupmae.engine.weights import Weights
 from dupmae.errors import DataError, UsageError
 from dupmae.types import Float32, Float64, Int32, Passage
 

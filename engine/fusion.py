@@ -21,21 +21,26 @@ later in the order of passages, which is that of documents, if all smaller ordin
 
 Until the proof holds n grows; at n = N every document has been scored and nothing is left to prove.
 
+Stores that can bound the sum of both parts for every document are not asked for lists: see
+`scan.py`, which names documents to score and the ceiling of all others in the same way.
+
 Source: Fagin, Lotem, Naor 2003, "Optimal aggregation algorithms for middleware" (the threshold
 algorithm, here with lists read in whole rounds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, overload
+from typing import Protocol
 
 import numpy as np
 
+from dupmae.engine.lists import DenseLists, Listing, SparseLists, read_lists
+from dupmae.engine.weights import Weights
 from dupmae.errors import UsageError
 from dupmae.indexes.topk import top_k
-from dupmae.types import Encoded, Float32, Float64, Int32, Int64, Ranking, SparseVectors
+from dupmae.types import Encoded, Float32, Float64, Int32, Int64, Ranking
 
 FIRST_DEPTH = 64
 """Proves nearly every top 10 in one round: on real text a depth of 66 was the most needed."""
@@ -45,9 +50,6 @@ DEPTH_PER_HIT = 2
 
 GROWTH = 4
 """Each round reads lists this many times deeper; their cost grows far more slowly than n."""
-
-MAX_WEIGHT = 1e100
-"""Below this no sum of float32 products can overflow float64, so no score is ever infinite."""
 
 
 class ForwardScorer(Protocol):
@@ -62,60 +64,16 @@ class ForwardScorer(Protocol):
         ...
 
 
-class DenseLists(Protocol):
-    """What fusion needs of a dense candidate store; see `dupmae.indexes.base.DenseIndex`."""
+class Candidates(Protocol):
+    """What fusion needs of a scan of one query; see `dupmae.engine.scan.Scan`."""
 
-    def __len__(self) -> int: ...
-
-    def search(self, queries: Float32, k: int) -> list[Ranking]:
-        """Return min(k, N) documents a query, best first."""
+    def sharing(self) -> Int64:
+        """Return the first documents to score, rising."""
         ...
 
-    def error_bound(self, query: Float32) -> float:
-        """Return by how much a true ⟨q, d⟩ can exceed what is listed."""
+    def block(self, floor: float) -> Listing:
+        """Return the next ones, the k-th score being `floor`, and the ceiling of all others."""
         ...
-
-
-class SparseLists(Protocol):
-    """What fusion needs of a sparse candidate store; see `dupmae.indexes.base.SparseIndex`."""
-
-    def __len__(self) -> int: ...
-
-    def search(self, queries: SparseVectors, k: int) -> list[Ranking]:
-        """Return at most k documents a query that share a term with it, best first."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """How much each part counts: s = `dense`·⟨q, d⟩_dense + `sparse`·⟨q, d⟩_sparse.
-
-    `feedback` is β of `feedback.py`, which makes q; with 0 it is what the encoder gave.
-    """
-
-    dense: float = 1.0
-    sparse: float = 1.0
-    feedback: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("dense", "sparse", "feedback"):
-            weight = getattr(self, name)
-            if not 0 <= weight <= MAX_WEIGHT:  # false for NaN too
-                raise UsageError(
-                    f"the {name} weight must be from 0 to {MAX_WEIGHT:g}, found {weight}"
-                )
-        if self.dense == 0 and self.sparse == 0:
-            raise UsageError("one of the two weights must be above 0, found both 0")
-
-    @overload
-    def combine(self, dense: float, sparse: float) -> float: ...
-
-    @overload
-    def combine(self, dense: Float64, sparse: Float64) -> Float64: ...
-
-    def combine(self, dense: float | Float64, sparse: float | Float64) -> float | Float64:
-        """Return the score of parts: two products, each rounded, then their rounded sum."""
-        return self.dense * dense + self.sparse * sparse
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +82,14 @@ class Stores:
 
     `owners` (N,) int64 says whose passage each of the N vectors is: documents 0, 1, …, each with
     one or more in a row. None where a vector is a document.
+    `scan` begins a scan: of a query's dense vector, terms and weights, to so many documents first.
     """
 
     forward: ForwardScorer
     dense: DenseLists
     sparse: SparseLists
     owners: Int64 | None = None
+    scan: Callable[[tuple[Float32, Int32, Float32], Weights, int], Candidates] | None = None
 
     def __post_init__(self) -> None:
         lengths = (len(self.forward), len(self.dense), len(self.sparse))
@@ -149,8 +109,9 @@ class Fused:
     """The best k of the scored documents, and whether they are the best k of all.
 
     `dense` and `sparse` (m,) are the parts of `ranking.scores`; `bound` is B (−inf if every
-    document was scored); `depth` is n, the length to which both lists were read; `best` ranks the
-    vectors that score so, each document's best passage, or the documents themselves.
+    document was scored); `depth` is n, the length to which both lists were read, or how many
+    documents a scan left to score; `best` ranks the vectors that score so, each document's best
+    passage, or the documents themselves.
     """
 
     ranking: Ranking
@@ -160,14 +121,6 @@ class Fused:
     bound: float
     depth: int
     best: Ranking
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Documents to score, and the most that any other document's part or score can be."""
-
-    ordinals: Int64
-    ceiling: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +166,19 @@ def fuse_batch(
     total = len(stores.forward)
     wanted = min(k, stores.documents)
     depth = min(max(first_depth, DEPTH_PER_HIT * k), total)
-    scored: dict[int, _Scored] = dict.fromkeys(range(len(queries)), _NOTHING_SCORED)
     fused: dict[int, Fused] = {}
+    if depth < total:
+        scans = (
+            (q, _scanned(queries, q, stores, wanted, weights, depth)) for q in range(len(queries))
+        )
+        fused = {query: answer for query, answer in scans if answer is not None}
+    scored = {q: _NOTHING_SCORED for q in range(len(queries)) if q not in fused}
     while unproven := list(scored):
         if depth == total:
-            listings = [_Listing(np.arange(total), -np.inf)] * len(unproven)
+            listings = [Listing(np.arange(total), -np.inf)] * len(unproven)
         else:
-            listings = _read_lists(queries, unproven, stores, weights, depth)
+            lists = (stores.dense, stores.sparse)
+            listings = read_lists(queries, unproven, lists, weights, depth)
         for query, listing in zip(unproven, listings, strict=True):
             scored[query] = _score_new(queries, query, stores.forward, scored[query], listing)
             fused[query] = _best(
@@ -239,60 +198,31 @@ def fuse(
     return fused
 
 
-def _read_lists(
-    queries: Encoded, which: Sequence[int], stores: Stores, weights: Weights, depth: int
-) -> list[_Listing]:
-    """Read both lists to `depth` < N for some queries; join each pair and bound the rest."""
-    dense_lists = _dense_lists(queries.dense[which], stores.dense, weights, depth)
-    sparse = SparseVectors.from_rows([queries.sparse.row(query) for query in which])
-    sparse_lists = _sparse_lists(sparse, stores.sparse, weights, depth)
-    listings = []
-    for dense, sparse_list in zip(dense_lists, sparse_lists, strict=True):
-        lists = [dense.ordinals, sparse_list.ordinals]
-        if weights.dense == 0 and sparse_list.ceiling == 0:
-            # Everything unlisted scores exactly 0, so these `depth` ≥ k documents, which score 0
-            # or more and have the smallest ordinals, rank before all that stay unlisted.
-            lists.append(np.arange(depth))
-        ceiling = weights.combine(dense.ceiling, sparse_list.ceiling)
-        listings.append(_Listing(np.unique(np.concatenate(lists)), float(ceiling)))
-    return listings
+def _scanned(
+    queries: Encoded, query: int, stores: Stores, k: int, weights: Weights, depth: int
+) -> Fused | None:
+    """Answer a query by a scan; None where that cannot be, or too few documents share a term.
 
-
-def _dense_lists(
-    queries: Float32, index: DenseLists, weights: Weights, depth: int
-) -> list[_Listing]:
-    """List the dense store's best; an unused store lists nothing and adds nothing to a bound."""
-    if weights.dense == 0:
-        return [_Listing(_NO_ORDINALS, 0.0)] * len(queries)
-    listings = []
-    for query, ranking in zip(queries, index.search(queries, depth), strict=True):
-        ceiling, error = float(ranking.scores[-1]), index.error_bound(query)
-        if error > 0:  # the sum may round down; the next number above cannot be below the true sum
-            ceiling = float(np.nextafter(ceiling + error, np.inf))
-        listings.append(_Listing(ranking.ordinals, ceiling))
-    return listings
-
-
-def _sparse_lists(
-    queries: SparseVectors, index: SparseLists, weights: Weights, depth: int
-) -> list[_Listing]:
-    """List the sparse store's best; a query without terms, or of weight 0, is not even asked."""
-    listings = [_Listing(_NO_ORDINALS, 0.0)] * len(queries)
-    if weights.sparse == 0:
-        return listings
-    asked = [query for query in range(len(queries)) if len(queries.row(query)[0])]
-    if not asked:
-        return listings
-    rankings = index.search(SparseVectors.from_rows([queries.row(query) for query in asked]), depth)
-    for query, ranking in zip(asked, rankings, strict=True):
-        # A list that ends early holds all documents that share a term: the others have part 0.
-        ceiling = float(ranking.scores[-1]) if len(ranking) == depth else 0.0
-        listings[query] = _Listing(ranking.ordinals, ceiling)
-    return listings
+    There are at least k documents.
+    """
+    terms, term_weights = queries.sparse.row(query)
+    if stores.scan is None or not len(terms) or weights.dense == 0 or weights.sparse == 0:
+        return None
+    scan = stores.scan((queries.dense[query], terms, term_weights), weights, depth)
+    listing, scored = Listing(scan.sharing(), np.inf), _NOTHING_SCORED
+    while True:
+        scored = _score_new(queries, query, stores.forward, scored, listing)
+        size = len(scored.ordinals)
+        fused = _best(scored, listing.ceiling, k, weights, size, stores.owners)
+        if fused.proven:
+            return fused
+        if len(fused.ranking) < k:  # no k-th score, so no floor
+            return None
+        listing = scan.block(float(fused.ranking.scores[-1]))
 
 
 def _score_new(
-    queries: Encoded, query: int, forward: ForwardScorer, scored: _Scored, listing: _Listing
+    queries: Encoded, query: int, forward: ForwardScorer, scored: _Scored, listing: Listing
 ) -> _Scored:
     """Score the listed documents that no earlier round scored, and add them."""
     new = np.setdiff1d(listing.ordinals, scored.ordinals, assume_unique=True)

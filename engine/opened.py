@@ -12,6 +12,7 @@ from dupmae.engine.deletes import read_live
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
+    OUTLINE_NAME,
     SEGMENTS_NAME,
     Manifest,
     SegmentRecord,
@@ -23,6 +24,7 @@ from dupmae.indexes.base import DenseIndex, SparseIndex
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.indexes.forward import ForwardStore
+from dupmae.indexes.outline import DenseOutline
 from dupmae.indexes.sparse import open_sparse
 from dupmae.types import Bool, Document, Encoded, Int64, Passage, SparseVectors
 
@@ -33,7 +35,8 @@ class Segment:
 
     Vectors are numbered from 0 in the order of documents: where these are split into passages each
     has several, else one of its own number. `reading` is None where nobody knows how they were
-    read. Nothing of it changes, so any number of threads and of states may share it.
+    read. A segment of format 3 has no `outline`, and is searched by lists. Nothing of a segment
+    changes, so any number of threads and of states may share it.
     """
 
     record: SegmentRecord
@@ -42,6 +45,7 @@ class Segment:
     sparse: SparseIndex
     documents: DocumentStore
     reading: Reading | None
+    outline: DenseOutline | None
     live: Bool | None
 
     @classmethod
@@ -58,21 +62,27 @@ class Segment:
         documents = DocumentStore.open(place / DOCUMENTS_NAME)
         try:
             reading = Reading.open(place / READING_NAME, record.documents)
+            has_outline = (place / OUTLINE_NAME).is_dir()
+            outline = (
+                DenseOutline.open(place / OUTLINE_NAME, forward.dense) if has_outline else None
+            )
             passages = None if reading is None else reading.count_passages(None)
             vectors = record.documents if passages is None else passages
-            counts = (len(forward), len(sparse), len(documents))
-            if counts != (vectors, vectors, record.documents):
+            counts = (len(forward), len(sparse), len(outline or forward), len(documents))
+            if counts != (vectors, vectors, vectors, record.documents):
                 raise damaged(
                     folder,
                     f"the manifest counts {record.documents} documents in segment {record.name}, "
-                    f"which should have {vectors} vectors; its vectors, terms and texts {counts}",
+                    f"which should have {vectors} vectors; its vectors, terms, outline and texts "
+                    f"{counts}",
                 )
             if (passages is None) != (record.passages is None):
                 raise damaged(folder, f"segment {record.name} should have no passages, or all")
         except IndexMissingError:
             documents.close()
             raise
-        return cls(record, forward, FaissFlat(forward.dense), sparse, documents, reading, live)
+        dense = FaissFlat(forward.dense)
+        return cls(record, forward, dense, sparse, documents, reading, outline, live)
 
     def __len__(self) -> int:
         return self.record.documents

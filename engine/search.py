@@ -14,10 +14,11 @@ from dupmae.engine.facets import FacetValue, count_values
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
 from dupmae.engine.filter_grammar import parse_keys, to_filter
 from dupmae.engine.filters import Filter, Key
-from dupmae.engine.fusion import Fused, Weights, fuse_batch
+from dupmae.engine.fusion import Fused, fuse_batch
 from dupmae.engine.manifest import Manifest, read_state
 from dupmae.engine.opened import Segment, open_segments
 from dupmae.engine.view import View, ViewDocuments
+from dupmae.engine.weights import Weights
 from dupmae.errors import SealError, UsageError
 from dupmae.types import Encoded, Hit, SearchResult, SparseVectors, TextEncoder
 

@@ -24,6 +24,7 @@ from dupmae.engine.journal import Checkpoint, Journal, Plan
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
+    OUTLINE_NAME,
     SEGMENTS_NAME,
     SegmentRecord,
     StoredFile,
@@ -38,6 +39,7 @@ from dupmae.errors import DataError
 from dupmae.files import flush
 from dupmae.indexes.documents import DocumentWriter
 from dupmae.indexes.forward import ForwardStore, ForwardWriter
+from dupmae.indexes.outline import DenseOutline
 from dupmae.indexes.sparse import build_sparse, sparse_name
 from dupmae.types import (
     Document,
@@ -170,9 +172,10 @@ def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> Segm
 def _finish(
     folder: Path, name: str, sparse: str, documents: int, digest: CorpusHash
 ) -> SegmentRecord:
-    """Derive the sparse store from the vectors, and describe what was written."""
+    """Derive the outline and the sparse store from the vectors, and describe what was written."""
     place = folder / SEGMENTS_NAME / name
     forward = ForwardStore.open(place / FORWARD_NAME)
+    DenseOutline.build(place / OUTLINE_NAME, forward.dense)
     build_sparse(place, sparse, forward.sparse, len(forward.frequency))
     reading = Reading.open(place / READING_NAME, documents)
     return SegmentRecord(

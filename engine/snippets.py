@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dupmae.engine.filters import Filter
-from dupmae.engine.fusion import Weights
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.view import View
+from dupmae.engine.weights import Weights
 from dupmae.errors import UsageError
 from dupmae.types import (
     Document,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from dupmae.engine.corpus import CorpusHash
 from dupmae.engine.manifest import Manifest, check_content, parse_manifest
 from dupmae.engine.opened import Segment, open_segments
 from dupmae.errors import IndexMissingError
+from dupmae.indexes.kernels import reach
 from dupmae.types import Float64, Int64, Ranking
 
 SAMPLES = 8
@@ -32,8 +34,8 @@ def verify_index(folder: Path | str, *, deep: bool = False) -> list[str]:
         deep: whether to look at what the files say too: every dense vector is finite and every
             sparse one in order, terms are counted rightly, texts are those that were indexed,
             truncated documents are counted rightly, no two live documents have one id, and the
-            lists of both candidate stores keep their promises for some documents of each segment,
-            taken as queries.
+            lists of both candidate stores and the bounds of outlines keep their promises for some
+            documents of each segment, taken as queries.
 
     Raises:
         IndexMissingError: if there is no index, or its manifest is damaged or of another format.
@@ -66,7 +68,7 @@ def _contradictions(folder: Path, manifest: Manifest) -> list[str]:
     except IndexMissingError as error:
         return [str(error)]
     try:
-        checks = (_vectors, _texts, _reading, _dense_lists, _sparse_lists)
+        checks = (_vectors, _texts, _reading, _dense_lists, _sparse_lists, _outline)
         found = [
             f"index {folder}, segment {name}: {problem}"
             for name, segment in segments.items()
@@ -160,6 +162,23 @@ def _sparse_lists(segment: Segment) -> Iterator[str]:
         is_short = len(ranking) != min(_DEPTH, np.count_nonzero(sharing))
         if is_short or _exceeds(ranking, live[sharing], truth[sharing]):
             yield f"the sparse list for the vector of row {ordinal} leaves out a better document"
+
+
+def _outline(segment: Segment) -> Iterator[str]:
+    if segment.outline is None:
+        return
+    forward, everything = segment.forward, np.arange(len(segment.forward))
+    sums = np.zeros(len(forward), dtype=np.int32)
+    for ordinal in _samples(segment):
+        query = forward.dense[ordinal]
+        if not np.isfinite(query).all():  # which is said already
+            continue
+        truth, _ = forward.score(query, *forward.sparse.row(ordinal), everything)
+        coded = segment.outline.query(query, 1.0, 0.0, 0.0)
+        for code in (coded, replace(coded, vector=None)):
+            scan = (code, segment.outline.codes, sums, None, -np.inf, 0, len(forward))
+            if np.any(reach(*scan)[1] < truth):
+                yield f"the outline for the vector of row {ordinal} leaves out a better document"
 
 
 def _samples(segment: Segment) -> list[int]:

@@ -22,7 +22,6 @@ entries, none of them above the joined list's last unless it is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import TypeVar
 
@@ -31,11 +30,12 @@ import numpy as np
 from dupmae.engine.filters import Filter, matching
 from dupmae.engine.fusion import Stores
 from dupmae.engine.opened import Segment
+from dupmae.engine.parts import Part, split_ordinals
+from dupmae.engine.scan import Scan, ScannedPart
 from dupmae.errors import DataError
 from dupmae.indexes.documents import DocumentStore, Labels
 from dupmae.indexes.topk import top_k
 from dupmae.types import (
-    Bool,
     CorpusStatistics,
     Document,
     Float32,
@@ -54,60 +54,6 @@ _RESTRICTED = 4
 of split documents 17 a passage."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Numbers:
-    """Numbers from `start` on for some of a segment's documents, or of its vectors.
-
-    `chosen` (n,) are their ordinals in the segment, rising; None if it is all `size` of them.
-    """
-
-    start: int
-    size: int
-    chosen: Int64 | None
-
-    def all(self) -> Int64:
-        """Return the ordinals in the segment of all that are numbered."""
-        return np.arange(self.size) if self.chosen is None else self.chosen
-
-    def local(self, ordinals: Int64) -> Int64:
-        """Return ordinals in the segment of ordinals in the view."""
-        places = ordinals - self.start
-        return places if self.chosen is None else self.chosen[places]
-
-    def ordinals(self, local: Int64) -> Int64:
-        """Return ordinals in the view of ordinals in the segment that the view has."""
-        places = local if self.chosen is None else np.searchsorted(self.chosen, local)
-        return places + self.start
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """A segment's place in a view: how its documents are numbered there, and their vectors.
-
-    `mask` (n,) says which vectors of the segment are in the view; None if all are.
-    """
-
-    segment: Segment
-    documents: _Numbers
-    vectors: _Numbers
-    mask: Bool | None
-
-    def __len__(self) -> int:
-        return self.vectors.size
-
-    @classmethod
-    def of(cls, segment: Segment, chosen: Int64 | None, documents: int, vectors: int) -> _Part:
-        """Number some documents of a segment, all if None, and their vectors, from these on."""
-        if chosen is None:
-            numbers = _Numbers(documents, len(segment), None)
-            return cls(segment, numbers, _Numbers(vectors, len(segment.forward), None), None)
-        rows = segment.rows_of(chosen)
-        mask = np.zeros(len(segment.forward), dtype=np.bool_)
-        mask[rows] = True
-        numbers = _Numbers(documents, len(chosen), chosen)
-        return cls(segment, numbers, _Numbers(vectors, len(rows), rows), mask)
-
-
 class View:
     """The vectors of documents: what the forward store is to a single segment."""
 
@@ -118,17 +64,18 @@ class View:
         statistics: Callable[[], CorpusStatistics],
     ) -> None:
         """See documents of some segments, of each those with ordinals (n,), rising; None: all."""
-        self.parts: list[_Part] = []
+        self.parts: list[Part] = []
         documents, vectors = 0, 0
         for segment, chosen in segments:
-            part = _Part.of(segment, chosen, documents, vectors)
+            part = Part.of(segment, chosen, documents, vectors)
             self.parts.append(part)
             documents, vectors = documents + part.documents.size, vectors + part.vectors.size
         self.dim = dim
         self._size = vectors
         self._statistics = statistics
         self.owners = _owners(self.parts)
-        self.stores = Stores(self, _Dense(self.parts, dim), _Sparse(self.parts), self.owners)
+        lists = _Dense(self.parts, dim), _Sparse(self.parts)
+        self.stores = Stores(self, *lists, self.owners, _scan(self.parts))
         self.documents = ViewDocuments(self.parts, documents)
         self._restricted = lru_cache(_RESTRICTED)(self._restrict)
 
@@ -197,8 +144,8 @@ class View:
         ((part, _),) = self._split(asked)
         return part.segment, int(part.vectors.local(asked)[0])
 
-    def _split(self, ordinals: Int64) -> Iterator[tuple[_Part, Int64]]:
-        return _split(self.parts, [part.vectors for part in self.parts], ordinals)
+    def _split(self, ordinals: Int64) -> Iterator[tuple[Part, Int64]]:
+        return split_ordinals(self.parts, [part.vectors for part in self.parts], ordinals)
 
     def _restrict(self, where: Filter) -> View:
         found = [
@@ -212,7 +159,7 @@ class View:
 class ViewDocuments:
     """The documents of a view by ordinal, and by id."""
 
-    def __init__(self, parts: Sequence[_Part], size: int) -> None:
+    def __init__(self, parts: Sequence[Part], size: int) -> None:
         self._parts = parts
         self._size = size
 
@@ -266,7 +213,9 @@ class ViewDocuments:
     ) -> list[Item]:
         asked = np.asarray(ordinals, dtype=np.int64)
         found: dict[int, Item] = {}
-        for part, places in _split(self._parts, [part.documents for part in self._parts], asked):
+        for part, places in split_ordinals(
+            self._parts, [part.documents for part in self._parts], asked
+        ):
             items = read(part.segment.documents, part.documents.local(asked[places]))
             found.update(zip(places.tolist(), items, strict=True))
         return [found[place] for place in range(len(asked))]
@@ -275,7 +224,7 @@ class ViewDocuments:
 class _Dense:
     """The dense candidate stores of all parts as one."""
 
-    def __init__(self, parts: Sequence[_Part], dim: int) -> None:
+    def __init__(self, parts: Sequence[Part], dim: int) -> None:
         self._parts = parts
         self.dim = dim
 
@@ -293,7 +242,7 @@ class _Dense:
 class _Sparse:
     """The sparse candidate stores of all parts as one."""
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
 
     def __len__(self) -> int:
@@ -304,29 +253,22 @@ class _Sparse:
         return _joined(self._parts, lists, k)
 
 
-def _split(
-    parts: Sequence[_Part], numbers: Sequence[_Numbers], ordinals: Int64
-) -> Iterator[tuple[_Part, Int64]]:
-    """Yield each part with the places in `ordinals` of what is numbered there.
-
-    Raises:
-        IndexError: if there is no such ordinal.
-    """
-    size = sum(part.size for part in numbers)
-    outside = ordinals[(ordinals < 0) | (ordinals >= size)]
-    if len(outside):
-        raise IndexError(f"there is no ordinal {outside[0]} among {size}")
-    owners = np.searchsorted([part.start for part in numbers], ordinals, side="right") - 1
-    for owner in np.unique(owners).tolist():
-        yield parts[owner], np.flatnonzero(owners == owner)
-
-
-def _owners(parts: Sequence[_Part]) -> Int64 | None:
+def _owners(parts: Sequence[Part]) -> Int64 | None:
     """Return the document of each vector; None if documents are not split."""
     if not parts or parts[0].segment.record.passages is None:
         return None
     counts = np.concatenate([p.segment.count_rows(p.documents.all()) for p in parts])
     return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+
+
+def _scan(parts: Sequence[Part]) -> Callable[..., Scan] | None:
+    """Return what begins a scan of some segments; None if one of them has no outline."""
+    scanned = [
+        ScannedPart(outline, part.segment.sparse, part.mask, part.vectors.ordinals)
+        for part in parts
+        if (outline := part.segment.outline) is not None
+    ]
+    return partial(Scan, scanned) if len(scanned) == len(parts) else None
 
 
 def _statistics(segments: Sequence[Segment], vocabulary_size: int) -> CorpusStatistics:
@@ -343,7 +285,7 @@ def _statistics(segments: Sequence[Segment], vocabulary_size: int) -> CorpusStat
     return CorpusStatistics(live, frequency)
 
 
-def _joined(parts: Sequence[_Part], lists: Sequence[Sequence[Ranking]], k: int) -> list[Ranking]:
+def _joined(parts: Sequence[Part], lists: Sequence[Sequence[Ranking]], k: int) -> list[Ranking]:
     """Join, for each query, the rankings of all parts."""
     joined = []
     for rankings in zip(*lists, strict=True):

@@ -1,4 +1,4 @@
-"""Sparse candidates by an inverted index that NumPy reads: no engine, no thread, no lock.
+"""Sparse candidates by an inverted index of plain .npy files: no engine and no lock.
 
 A weight is stored in one byte, as an impact from 1 to 255: by how many steps, rounded up, it is
 above 0, where a step is the 255th part of the largest weight of its term. A query's weights are
@@ -23,16 +23,14 @@ from typing import IO, BinaryIO
 
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dupmae.errors import IndexMissingError
 from dupmae.files import replacing
+from dupmae.indexes.kernels import Postings, UInt8, add_up, in_ranges
 from dupmae.indexes.npy import open_npy, release_pages
 from dupmae.indexes.topk import top_k
 from dupmae.types import Bool, Float32, Float64, Int32, Int64, Ranking, SparseVectors
-
-UInt8 = NDArray[np.uint8]
 
 LARGEST_IMPACT = 255
 LARGEST_SUM = 2**31 - 1
@@ -80,8 +78,8 @@ class InvertedIndex:
         self._ordinals = ordinals
         self._impacts = impacts
         self._steps = steps
-        self._rows = dict(zip(frequent.tolist(), rows, strict=True))
-        self._documents = int(rows.shape[1])
+        self._rows = rows
+        self._row_of_term = {term: row for row, term in enumerate(frequent.tolist())}
 
     @classmethod
     def build(
@@ -136,34 +134,34 @@ class InvertedIndex:
         return cls(**files)
 
     def __len__(self) -> int:
-        return self._documents
+        return int(self._rows.shape[1])
 
     def search(self, queries: SparseVectors, k: int, allowed: Bool | None = None) -> list[Ranking]:
         """Return at most k documents a query, best first; scores are upper bounds of ⟨q, d⟩."""
-        sums = np.empty(len(self), dtype=np.int32)
         rankings = []
         for terms, weights in queries:
-            unit = self._add_up(terms, weights, sums)
+            sums, unit = self.bounds(terms, weights)
             if allowed is not None:
                 sums *= allowed
-            candidates = _at_least_kth(sums, k)
-            scores = sums[candidates].astype(np.float64) * unit
-            rankings.append(top_k(scores, k, candidates))
+            candidates = largest(sums, k)
+            rankings.append(top_k(sums[candidates].astype(np.float64) * unit, k, candidates))
         return rankings
 
-    def _add_up(self, terms: Int32, weights: Float32, sums: Int32) -> float:
-        """Write a whole number for each document to `sums` (N,); return the unit to multiply by."""
+    def bounds(self, terms: Int32, weights: Float32) -> tuple[Int32, float]:
+        """Return a whole number for each document, (N,), which times a unit bounds its ⟨q, d⟩."""
         factors, unit = self._factors(terms, weights)
-        sums.fill(0)
-        for term, factor in zip(terms.tolist(), factors, strict=True):
-            if term in self._rows:
-                sums += np.multiply(self._rows[term], factor, dtype=np.int32)
-                continue
-            postings = slice(self._indptr[term], self._indptr[term + 1])
-            products = np.multiply(self._impacts[postings], factor, dtype=np.int32)
-            # Cast first: `at` would cast too, but more slowly.
-            np.add.at(sums, self._ordinals[postings].astype(np.intp), products)
-        return unit
+        postings = Postings(
+            factors,
+            np.array([self._row_of_term.get(term, -1) for term in terms.tolist()], dtype=np.int64),
+            self._indptr[terms],
+            self._indptr[terms + 1],
+            self._rows,
+            self._ordinals,
+            self._impacts,
+        )
+        sums = np.empty(len(self), dtype=np.int32)
+        in_ranges(len(self), partial(add_up, postings, sums))
+        return sums, unit
 
     def _factors(self, terms: Int32, weights: Float32) -> tuple[Int32, float]:
         """Return by what whole number a query multiplies each term's impacts, and the unit.
@@ -181,7 +179,7 @@ class InvertedIndex:
         return factors, unit * (1 + (len(terms) + 8) * 2.0**-52)
 
 
-def _at_least_kth(sums: Int32, k: int) -> Int64:
+def largest(sums: Int32, k: int) -> Int64:
     """Return the ordinals (m,) of all sums > 0 that are among the k largest, and of few others.
 
     Documents are dealt out to groups, at least 8k of them if there are so many documents. The

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -113,6 +114,19 @@ class NpyWriter:
         }
         write_array_header_1_0(self._file, header)
         self._data_start = self._file.tell()
+
+
+@contextmanager
+def closing_npy(
+    path: Path, dtype: DTypeLike, row_shape: tuple[int, ...] = ()
+) -> Iterator[NpyWriter]:
+    """Begin a file that appears at the end, or not at all if an error passes through."""
+    writer = NpyWriter(path, dtype, row_shape)
+    try:
+        yield writer
+        writer.close()
+    finally:
+        writer.abandon()
 
 
 def open_npy(path: Path, dtype: DTypeLike, ndim: int) -> NDArray[Any]:

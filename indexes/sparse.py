@@ -8,16 +8,18 @@ from pathlib import Path
 
 from dupmae.errors import IndexMissingError, UsageError
 from dupmae.indexes.base import SparseIndex
+from dupmae.indexes.inverted import InvertedIndex
 from dupmae.indexes.jvm import java_class
 from dupmae.indexes.lucene_store import LuceneImpactIndex
 from dupmae.indexes.tantivy_store import TantivyImpactIndex
 from dupmae.types import SparseVectors
 
-SPARSE_STORES: Mapping[str, type[TantivyImpactIndex | LuceneImpactIndex]] = {
+SPARSE_STORES: Mapping[str, type[InvertedIndex | TantivyImpactIndex | LuceneImpactIndex]] = {
+    "inverted": InvertedIndex,
     "tantivy": TantivyImpactIndex,
     "lucene": LuceneImpactIndex,
 }
-DEFAULT_SPARSE = "tantivy"
+DEFAULT_SPARSE = "inverted"
 
 
 def check_sparse(name: str) -> None:
@@ -28,7 +30,7 @@ def check_sparse(name: str) -> None:
         DupMAEError: if what it needs is not installed.
     """
     if name not in SPARSE_STORES:
-        raise UsageError(f"the sparse store must be {' or '.join(SPARSE_STORES)}, found {name!r}")
+        raise UsageError(f"the sparse store must be {', '.join(SPARSE_STORES)}, found {name!r}")
     if name == "lucene":
         java_class("org.apache.lucene.util.Version")
 
@@ -65,5 +67,5 @@ def sparse_name(segment: Path) -> str:
         if (segment / name).is_dir():
             return name
     raise IndexMissingError(
-        f"{segment} holds no sparse store ({' or '.join(SPARSE_STORES)}); build the index again"
+        f"{segment} holds no sparse store ({', '.join(SPARSE_STORES)}); build the index again"
     )

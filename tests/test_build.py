@@ -224,7 +224,7 @@ STEPS = [
     "dupmae.engine.segment.ForwardWriter.sync",
     "dupmae.engine.journal.Journal.append",
     "dupmae.engine.segment.ForwardWriter.close",
-    "dupmae.indexes.sparse.TantivyImpactIndex.build",
+    "dupmae.indexes.sparse.InvertedIndex.build",
     "dupmae.engine.segment.describe_file",
     "dupmae.files.publish",
 ]

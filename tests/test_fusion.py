@@ -8,7 +8,8 @@ from fakes import ExactDense, Forward, NoisyDense, NoisySparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dupmae.engine.fusion import Fused, Stores, Weights, fuse, fuse_batch
+from dupmae.engine.fusion import Fused, Stores, fuse, fuse_batch
+from dupmae.engine.weights import Weights
 from dupmae.errors import UsageError
 from dupmae.types import Encoded, SparseVectors
 

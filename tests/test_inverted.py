@@ -123,7 +123,7 @@ def test_a_list_and_a_row_of_a_term_count_the_same(documents, folder, tmp_path, 
     st.integers(1, 40),
 )
 def test_no_sum_among_the_k_largest_is_missed(sums, k):
-    found = inverted._at_least_kth(sums, k)
+    found = inverted.largest(sums, k)
 
     least = np.sort(sums)[-k] if k <= len(sums) else 0
     assert set(np.flatnonzero(sums >= max(least, 1))) <= set(found)
@@ -133,7 +133,7 @@ def test_no_sum_among_the_k_largest_is_missed(sums, k):
 def test_few_sums_below_the_k_largest_are_kept():
     sums = np.random.default_rng(0).permutation(100_000).astype(np.int32)
 
-    assert 100 <= len(inverted._at_least_kth(sums, 100)) <= 120
+    assert 100 <= len(inverted.largest(sums, 100)) <= 120
 
 
 @pytest.mark.parametrize("block", [1, 500])

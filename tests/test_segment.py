@@ -111,7 +111,7 @@ build_index(NEW, FakeEncoder(), {folder!r}, block_size=BLOCK)
         ("dupmae.engine.segment.ForwardWriter.close", 1, 5),
         ("dupmae.indexes.npy.publish", 2, 5),
         ("dupmae.indexes.documents.publish", 1, 5),
-        ("dupmae.indexes.sparse.TantivyImpactIndex.build", 1, 5),
+        ("dupmae.indexes.sparse.InvertedIndex.build", 1, 5),
         ("dupmae.engine.segment.describe_file", 1, 5),
         ("dupmae.engine.build.write_manifest", 1, 5),
     ],

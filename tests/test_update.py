@@ -427,7 +427,7 @@ sys.path.insert(0, {tests!r})
 from test_update import document, encoder
 from dupmae.engine import build_index
 def die(*args, **options): os.kill(os.getpid(), signal.SIGKILL)
-mock.patch("dupmae.indexes.sparse.TantivyImpactIndex.build", die).start()
+mock.patch("dupmae.indexes.sparse.InvertedIndex.build", die).start()
 build_index([document(n, 1) for n in range(30, 50)], encoder(), {folder!r}, block_size=4)
 """
 

@@ -146,6 +146,10 @@ def negative(array: np.ndarray) -> None:
     array[5] *= -1
 
 
+def nothing(array: np.ndarray) -> None:
+    array[:] = 0
+
+
 def one_more(array: np.ndarray) -> None:
     array[0] += 1
 
@@ -162,6 +166,7 @@ def out_of_order(array: np.ndarray) -> None:
         ("forward/terms.npy", out_of_order, "rows 0 to 49 is none: terms must be strictly"),
         ("forward/frequency.npy", one_more, "frequency.npy does not count the terms"),
         ("forward/weights.npy", bigger, "the sparse list for the vector of row 0 leaves out"),
+        ("outline/heads.npy", nothing, "the outline for the vector of row 0 leaves out"),
     ],
 )
 def test_files_that_contradict_each_other_are_found_in_depth(

@@ -48,9 +48,9 @@ OVERLAPS = 6
 )
 @click.option(
     "--sparse",
-    type=click.Choice(["tantivy", "lucene"]),
-    help="What finds sparse candidates: what the index there has, else tantivy; answers are the "
-    "same. lucene needs dupmae[lucene].",
+    type=click.Choice(["inverted", "tantivy", "lucene"]),
+    help="What finds sparse candidates: what the index there has, else inverted; answers are "
+    "the same. lucene needs dupmae[lucene].",
 )
 @click.option(
     "--chunk",

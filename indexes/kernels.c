@@ -1,0 +1,93 @@
+/* The two loops that touch every document at every search; kernels.py says what each means and does
+ * the same in NumPy where no compiler was at hand. Plain C without Python: ctypes calls it, and
+ * several threads may, each on its own range of documents. */
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
+#define BEST_OF_CPU __attribute__((target_clones("avx2", "default")))
+#else
+#define BEST_OF_CPU
+#endif
+
+enum { HEAD = 64, MIDDLE = 128, BLOCK = 1 << 14 }; /* documents whose sums (64 KiB) stay in cache */
+
+static int64_t first_from(const int32_t *ordinals, int64_t start, int64_t end, int64_t least) {
+    while (start < end) {
+        int64_t half = start + (end - start) / 2;
+        if (ordinals[half] < least) start = half + 1;
+        else end = half;
+    }
+    return start;
+}
+
+BEST_OF_CPU
+void add_up(int32_t *restrict sums, int64_t low, int64_t high, int64_t documents,
+            int64_t terms, const int32_t *restrict factors, const int64_t *restrict row_of_term,
+            const uint8_t *restrict rows, int64_t *restrict starts, const int64_t *restrict ends,
+            const int32_t *restrict ordinals, const uint8_t *restrict impacts) {
+    for (int64_t t = 0; t < terms; t++) starts[t] = first_from(ordinals, starts[t], ends[t], low);
+    for (int64_t first = low; first < high; first += BLOCK) {
+        int64_t end = first + BLOCK < high ? first + BLOCK : high;
+        memset(sums + first, 0, (size_t)(end - first) * sizeof *sums);
+        for (int64_t t = 0; t < terms; t++) {
+            int32_t factor = factors[t];
+            if (row_of_term[t] >= 0) {
+                const uint8_t *row = rows + row_of_term[t] * documents;
+                for (int64_t i = first; i < end; i++) sums[i] += factor * row[i];
+                continue;
+            }
+            int64_t p = starts[t];
+            for (; p < ends[t] && ordinals[p] < end; p++) sums[ordinals[p]] += factor * impacts[p];
+            starts[t] = p;
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) int32_t dot(const int8_t *restrict codes,
+                                                         const int16_t *restrict query, int size) {
+    int32_t sum = 0;
+    for (int i = 0; i < size; i++) sum += codes[i] * query[i];
+    return sum;
+}
+
+/* In 16 sums, which the compiler keeps in registers; `outline.py` bounds what any order rounds. */
+static inline __attribute__((always_inline)) float product(const float *restrict a,
+                                                           const float *restrict b, int64_t size) {
+    float sums[16] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + 16 <= size; i += 16)
+        for (int j = 0; j < 16; j++) sums[j] += a[i + j] * b[i + j];
+    for (; i < size; i++) sum += a[i] * b[i];
+    for (int j = 0; j < 16; j++) sum += sums[j];
+    return sum;
+}
+
+BEST_OF_CPU
+int64_t reach(int64_t low, int64_t high, const uint8_t *restrict allowed,
+              const int32_t *restrict sums, const int8_t *restrict heads,
+              const int8_t *restrict middles, const uint8_t *restrict rests,
+              const float *restrict vectors, int64_t dim,
+              const int16_t *restrict head, const int16_t *restrict middle,
+              const float *restrict vector,
+              const double *restrict scale, double least,
+              int64_t *restrict found, double *restrict bounds) {
+    int64_t count = 0;
+    for (int64_t i = low; i < high; i++) {
+        if (allowed && !allowed[i]) continue;
+        double bound = scale[0] * sums[i];
+        if (bound + scale[1] < least) continue;
+        double sparse = bound;
+        bound += scale[2] * dot(heads + i * HEAD, head, HEAD);
+        if (bound + scale[3] * rests[2 * i] + scale[4] < least) continue;
+        bound += scale[5] * dot(middles + i * MIDDLE, middle, MIDDLE);
+        bound += scale[6] * rests[2 * i + 1] + scale[7];
+        if (bound < least) continue;
+        if (vector) bound = sparse + scale[8] * product(vectors + i * dim, vector, dim) + scale[9];
+        if (bound < least) continue;
+        found[count] = i;
+        bounds[count++] = bound;
+    }
+    return count;
+}
