@@ -332,9 +332,9 @@ def test_another_index_is_asked(tab: Tab) -> None:
     page = tab.open(q=QUERY)
     page.get_by_label("Index").select_option("again")
     expect(page).to_have_url(re.compile("index=again"))
-    with page.expect_response("**/search") as asked:
+    with page.expect_request("**/search") as asked:
         page.reload()
-    assert asked.value.json()["index"] == "again"
+    assert asked.value.post_data_json["index"] == "again"
     expect(page.get_by_label("Index")).to_have_value("again")
 
 

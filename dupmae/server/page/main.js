@@ -122,8 +122,9 @@ function showWaiting(error) {
 
 function showProblem(error) {
   setBusy(false);
+  byId("notice").replaceChildren();
+  showFilterError(error.code === "bad_filter" ? error.message : "");
   if (error.code === "bad_filter") {
-    showFilterError(error.message);
     if (!hits.length) byId("answer").replaceChildren(filterHelp());
     return;
   }
@@ -223,6 +224,17 @@ function listen() {
     const isOpen = document.body.classList.toggle("facets-open");
     byId("facets-button").setAttribute("aria-expanded", String(isOpen));
   });
+  document.addEventListener("click", takeClick);
+  addEventListener("popstate", () => {
+    takeTyped(); // and leave it: the way back is wanted
+    const before = state;
+    state = readState(location.search);
+    show(before);
+  });
+  listenToKeys({ move: moveDocument });
+}
+
+function listenInDialogs() {
   byId("help-button").addEventListener("click", () => byId("help").showModal());
   for (const button of document.querySelectorAll("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
   byId("detail").addEventListener("cancel", (event) => {
@@ -234,15 +246,9 @@ function listen() {
       if (isOutside(event, dialog) && dialog.dispatchEvent(new Event("cancel", { cancelable: true }))) dialog.close();
     });
   }
-  document.addEventListener("click", takeClick);
-  addEventListener("popstate", () => {
-    const before = state;
-    state = readState(location.search);
-    show(before);
-  });
-  listenToKeys({ move: moveDocument });
 }
 
 listen();
+listenInDialogs();
 reload();
 if (!state.doc) byId("q").focus();
