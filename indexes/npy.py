@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.lib.format import write_array_header_1_0
+from numpy.lib.format import read_magic, write_array_header_1_0
 from numpy.typing import DTypeLike, NDArray
 
 from dupmae.errors import IndexMissingError
 from dupmae.files import publish
 
-BAD_HEADER = (OSError, ValueError, OverflowError, EOFError, SyntaxError, TokenError, RecursionError)
-"""What NumPy raises where a .npy file's header is damaged, which it reads as Python's literals."""
+BAD_HEADER = (
+    OSError, ValueError, TypeError, OverflowError, EOFError, SyntaxError, MemoryError,
+    RecursionError,
+)  # fmt: skip
+"""What is raised where a .npy file's header is damaged, which is a literal of Python."""
+_LONGEST_HEADER = 10_000
+"""Bytes; NumPy takes no longer one either."""
 
 
 class NpyWriter:
@@ -136,6 +141,8 @@ def open_npy(path: Path, dtype: DTypeLike, ndim: int) -> NDArray[Any]:
         IndexMissingError: if the file is missing, cut short, too long, or holds something else.
     """
     try:
+        with path.open("rb") as file:
+            check_header(file)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise IndexMissingError(f"{path} is missing; build the index again") from None
@@ -154,6 +161,20 @@ def open_npy(path: Path, dtype: DTypeLike, ndim: int) -> NDArray[Any]:
             f"{path}: expected {expected} bytes, found {found}; build the index again"
         )
     return np.asarray(array)  # the same memory without memmap's slow indexing
+
+
+def check_header(file: BinaryIO) -> None:
+    """Raise one of `BAD_HEADER` unless the .npy header that comes next is a literal of Python.
+
+    NumPy would read it once more as one of Python 2, warn, and raise other errors.
+    """
+    start = file.tell()
+    version = read_magic(file)
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    ast.literal_eval(file.read(length).decode("latin1"))
+    file.seek(start)
 
 
 def release_pages(array: NDArray[Any]) -> None:

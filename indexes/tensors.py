@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dupmae.errors import DataError, UsageError
 from dupmae.files import replacing
-from dupmae.indexes.npy import BAD_HEADER
+from dupmae.indexes.npy import BAD_HEADER, check_header
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -34,7 +34,7 @@ _LONGEST_HEADER = 100_000_000
 """What the safetensors library itself reads at most."""
 _ZIP_HEADER = 30
 """Bytes of a ZIP member's own header before its name."""
-_DAMAGES = (*BAD_HEADER, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
+_DAMAGES = (*BAD_HEADER, KeyError, AttributeError, zipfile.BadZipFile, NotImplementedError)
 """What reading raises where bytes are not what they should be."""
 
 
@@ -146,6 +146,7 @@ def _map_member(path: Path, file: BinaryIO, member: zipfile.ZipInfo) -> NDArray[
     header = file.read(_ZIP_HEADER)
     lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     file.seek(member.header_offset + _ZIP_HEADER + lengths)
+    check_header(file)
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, by_columns, dtype = read(file)

@@ -150,8 +150,14 @@ READERS: dict[str, tuple[Reader, tuple[type[DupMAEError], ...]]] = {
 }
 """Readers, and the errors that bad input may raise."""
 
-OPEN_HEADER = b"\x93NUMPY\x01\x00\x0a\x00{'descr':("
-"""NumPy reads a header that is no literal once more, and then raises what tokenize does."""
+BAD_HEADERS = [
+    b"\x93NUMPY\x01\x00" + bytes([len(text), 0]) + text + bytes(64)
+    for text in (
+        b"{'descr':(",  # NumPy reads what is no literal once more, then raises what tokenize does,
+        b"{'descr':'<f4','fortran_order':False,'shape':(2L,8)}",  # or warns,
+        b"{[]: 1}",  # or raises a TypeError
+    )
+]
 
 
 def zipped(name: str, content: bytes) -> bytes:
@@ -163,8 +169,12 @@ def zipped(name: str, content: bytes) -> bytes:
 
 
 SEEDS = {
-    "npy": [OPEN_HEADER],
-    "npz": [zipped("dense.npy", OPEN_HEADER)],
+    "npy": BAD_HEADERS,
+    "npz": [
+        *(zipped("dense.npy", header) for header in BAD_HEADERS),
+        # The version that is needed to read it is 24.2, as the directory at the end says.
+        zipped("dense.npy", b"").replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xf2"),
+    ],
     "qrels": [b'p\r"x"\t1\n', b'q\t"' + b"x" * 140_000 + b'"\t1\n'],
 }
 """By reader, what once made it fail."""
