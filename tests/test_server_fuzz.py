@@ -1,4 +1,4 @@
-"""Requests made of the OpenAPI schema, right and wrong ones: the schema knows every answer."""
+"""Requests made of the OpenAPI schema, which knows every answer."""
 
 from __future__ import annotations
 
@@ -44,9 +44,8 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis.BaseS
         yield schemathesis.openapi.from_asgi("/openapi.json", running)
 
 
-@pytest.mark.parametrize("mode", list(GenerationMode))
-def test_the_schema_knows_the_answer_to_any_request(
-    api: schemathesis.BaseSchema, mode: GenerationMode
+def test_the_schema_knows_the_answer_to_any_request_that_it_allows(
+    api: schemathesis.BaseSchema,
 ) -> None:
     operations = [found.ok() for found in api.get_all_operations()]
     assert len(operations) == 12
@@ -56,4 +55,6 @@ def test_the_schema_knows_the_answer_to_any_request(
 
     for operation in operations:
         rounds = settings(max_examples=8, suppress_health_check=list(HealthCheck))
-        rounds(given(case=operation.as_strategy(generation_mode=mode))(validate))()
+        rounds(
+            given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))(validate)
+        )()
