@@ -37,10 +37,6 @@ TIERS = [
 ]
 """Modules of `dupmae/`; each imports from tiers above its own line only."""
 PACKAGES = {
-    "dupmae/integrations": {
-        *("checkpoint", "encoder", "engine", "errors", "folder", "inputs", "integrations"),
-        *("model", "represent", "tokens", "types"),
-    },
     "indexes": {"errors", "files", "types", "indexes"},
     "engine": {"errors", "files", "types", "indexes", "engine"},
     "eval": {"errors", "files", "types", "eval"},

@@ -57,7 +57,7 @@ def scanning(folder: Path, encoded: Encoded, sparse: Callable[..., SparseIndex])
         DenseOutline.open(folder / "outline", forward.dense), index, None, lambda local: local
     )
     nothing = NoLists(len(encoded))
-    return Stores(forward, nothing, nothing, lambda *query: Scan([part], *query))
+    return Stores(forward, nothing, nothing, scan=lambda *query: Scan([part], *query))
 
 
 def rows(fused: Fused) -> list[tuple[int, float, float, float]]:
