@@ -73,11 +73,10 @@ class Scan:
 
     def sharing(self) -> Int64:
         """Return the documents that score best by their terms, at most `depth`, rising."""
-        ordinals = [sums.part.ordinals(sums.best(self._depth)) for sums in self._sums]
-        bounds = [sums.unit * sums.sums[sums.best(self._depth)] for sums in self._sums]
-        joined = np.concatenate(ordinals)
-        kept = np.argsort(-np.concatenate(bounds), kind="stable")[: self._depth]
-        return np.sort(joined[kept])
+        best = [(sums, sums.best(self._depth)) for sums in self._sums]
+        ordinals = np.concatenate([sums.part.ordinals(local) for sums, local in best])
+        bounds = np.concatenate([sums.unit * sums.sums[local] for sums, local in best])
+        return np.sort(ordinals[np.argsort(-bounds, kind="stable")[: self._depth]])
 
     def block(self, floor: float) -> Listing:
         """Return the next documents to score, rising; all others that are not scored are bounded.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import faiss
 import numpy as np
@@ -154,6 +154,10 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="dupmae")
 
 
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+    os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
 def _add_up(postings: Postings, sums: Int32, low: int, high: int) -> None:
     sums[low:high] = 0
     terms = zip(
@@ -222,10 +226,8 @@ def _load() -> ctypes.CDLL | None:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.add_up.argtypes = [pointer, *[number] * 4, *[pointer] * 7]
     library.add_up.restype = None
-    library.reach.argtypes = [
-        *(number, number, *[pointer] * 6, number, *[pointer] * 4),
-        *(ctypes.c_double, pointer, pointer),
-    ]
+    query: list[Any] = [number, number, *[pointer] * 6, number, *[pointer] * 4]
+    library.reach.argtypes = [*query, ctypes.c_double, pointer, pointer]
     library.reach.restype = number
     return library
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,14 @@ from dupmae.indexes.outline import DenseOutline
 from dupmae.types import Float32, Float64
 
 FILES = ["directions", "heads", "middles", "rests", "scale"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Tests of what survives a fault are in `test_faults.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
 
 
 def outline_of(folder: Path, vectors: Float32) -> DenseOutline:
@@ -50,7 +59,7 @@ def like_text(documents: int, dim: int, seed: int) -> Float32:
     return (turned / np.linalg.norm(turned, axis=1, keepdims=True)).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     dense_vectors(st.integers(1, 30), 5),
     arrays(np.float32, 5, elements=st.floats(-1e6, 1e6, width=32)),

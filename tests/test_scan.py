@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +23,14 @@ from dupmae.indexes.outline import DenseOutline
 from dupmae.types import Document, Encoded, Float32, SparseVectors
 
 WORDS = [f"w{number}" for number in range(200)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Tests of what survives a fault are in `test_faults.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
 
 
 class NoLists:
@@ -80,7 +88,7 @@ def brute_force(
     return [(int(i), float(scores[i]), float(dense[i]), float(sparse[i])) for i in best]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     dense_vectors(st.just(30), 5),
     sparse_vectors(30, 30),
