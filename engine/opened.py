@@ -55,16 +55,16 @@ class Segment:
         live = read_live(folder, record)
         forward = ForwardStore.open(place / FORWARD_NAME)
         sparse = open_sparse(place)
-        documents = DocumentStore.open(place / DOCUMENTS_NAME)
         has_outline = (place / OUTLINE_NAME).is_dir()
         outline = DenseOutline.open(place / OUTLINE_NAME, forward.dense) if has_outline else None
-        counts = (len(forward), len(sparse), len(documents), len(outline or forward))
+        documents = DocumentStore.open(place / DOCUMENTS_NAME)
+        counts = (len(forward), len(sparse), len(documents))
         if set(counts) != {record.documents}:
             documents.close()
             raise damaged(
                 folder,
                 f"the manifest counts {record.documents} documents in segment {record.name}, "
-                f"its vectors, terms, texts and outline {counts}",
+                f"its vectors, terms and texts {counts}",
             )
         return cls(record, forward, FaissFlat(forward.dense), sparse, documents, outline, live)
 
