@@ -172,7 +172,7 @@ def _p(statistics: Statistics, system: str) -> str:
 
 
 def _proofs(reports: Sequence[Measured]) -> str:
-    rows = [["collection", "answers", "proven", "list depth: median", "95 %", "maximum"]]
+    rows = [["collection", "answers", "proven", "depth: median", "95 %", "maximum"]]
     for report in reports:
         for length, depth in report.content["depth"].items():
             depths = [f"{depth[name]:,}" for name in ("median", "p95", "max")]

@@ -90,7 +90,7 @@ def _proofs(report: Report) -> Iterator[str]:
         depth = proofs.to_dict()
         yield (
             f"{first}, top {length:,}: {depth['proven']:.1%} of the answers proven to be exact, "
-            f"at list depth {depth['median']:,} (median), {depth['max']:,} (maximum)"
+            f"at depth {depth['median']:,} (median), {depth['max']:,} (maximum)"
         )
 
 
@@ -196,7 +196,7 @@ def _distributions(report: Report) -> Iterator[str]:
     if shares := report.parts.dense_shares:
         plots.append(histogram("share of its dense part", shares))
     plots += [
-        counted(f"list depth of the proof, top {length:,}", proofs.depths)
+        counted(f"depth of the proof, top {length:,}", proofs.depths)
         for length, proofs in report.proofs.items()
     ]
     if plots:

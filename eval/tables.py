@@ -92,7 +92,7 @@ def _notes(report: Report) -> Iterator[str]:
     for length, proofs in report.proofs.items():
         depth = proofs.to_dict()
         yield (
-            f"{first}, top {length:,}: {depth['proven']:.1%} proven, at list depth "
+            f"{first}, top {length:,}: {depth['proven']:.1%} proven, at depth "
             f"{depth['median']:,} (median), {depth['p95']:,} (95 %), {depth['max']:,} (maximum)"
         )
     if counts := report.details.get("judgements"):

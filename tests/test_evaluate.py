@@ -214,7 +214,7 @@ def test_the_table_is_aligned() -> None:
         "hybrid     0.6667  0.4167     0.25",
         "dense      0.7500  0.6250     0.25",
     ]
-    assert "hybrid, top 10: 100.0% proven, at list depth 64 (median)" in lines
+    assert "hybrid, top 10: 100.0% proven, at depth 64 (median)" in lines
 
 
 def test_a_run_file_that_cannot_be_written_stops_before_any_search(tmp_path: Path) -> None:

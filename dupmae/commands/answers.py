@@ -143,7 +143,7 @@ def _proof(answer: Answer) -> str:
         return f"proven: there are no more than {answer.total:,} {documents}"
     rest = answer.total - len(result.hits) - answer.request.offset
     what = f"none of the other {rest:,} {documents} scores more" if rest else f"all {documents}"
-    return f"proven: {what} (list depth {result.depth})"
+    return f"proven: {what} (depth {result.depth:,})"
 
 
 def _answer(

@@ -14,7 +14,7 @@ function bounded({ bound, depth, documents, k, kth_score: kth }) {
   if (bound === null) return `All ${plural(documents, "document")} were scored, so none can be missing.`;
   const last = Math.min(k, documents);
   const verdict = bound <= kth ? "so none can be missing" : "so this answer is not proven";
-  return `Both lists were read ${counted(depth)} deep: a document in neither scores at most ${decimal(bound)}, `
+  return `Searched to depth ${counted(depth)}: a document that was not scored exactly scores at most ${decimal(bound)}, `
     + `and rank ${counted(last)} has ${decimal(kth)}, ${verdict}.`;
 }
 
