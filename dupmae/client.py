@@ -25,7 +25,7 @@ from dupmae.errors import (
     UsageError,
     WriterBusyError,
 )
-from dupmae.types import Document
+from dupmae.types import Document, Passage
 
 Item = TypeVar("Item")
 
@@ -52,7 +52,10 @@ _TRY_AGAIN = frozenset({429, 503})
 
 @dataclass(frozen=True, slots=True)
 class FoundDocument:
-    """A hit: `score` = w_d · `dense` + w_s · `sparse`; `snippet` is the best passage."""
+    """A hit: `score` = w_d · `dense` + w_s · `sparse`; `snippet` is what carries most of it.
+
+    Of a split document, `passage` is the one that scores so, and `passage_text` its text.
+    """
 
     rank: int
     doc_id: str
@@ -62,6 +65,8 @@ class FoundDocument:
     title: str
     snippet: str
     metadata: Mapping[str, Any]
+    passage: Passage | None = None
+    passage_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +210,17 @@ def _answer(found: Mapping[str, Any]) -> Answer:
             title=hit["title"],
             snippet="" if hit["snippet"] is None else hit["snippet"]["text"],
             metadata=hit["metadata"],
+            passage=_passage(hit["passage"]),
+            passage_text="" if hit["passage"] is None else hit["passage"]["text"],
         )
         for hit in found["hits"]
     )
     names = ("query", "documents", "proven", "bound", "depth", "generation", "facets")
     return Answer(hits=hits, **{name: found[name] for name in names})
+
+
+def _passage(found: Mapping[str, Any] | None) -> Passage | None:
+    return None if found is None else Passage(found["number"], found["start"], found["end"])
 
 
 def _error(error: HTTPError) -> DupMAEError:

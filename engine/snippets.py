@@ -100,7 +100,8 @@ def snippets(
     """Return, of each document, the passage of its text that carries most of its score.
 
     Where no term of the query stands in the text it is the beginning; so it is with an encoder that
-    is no `LocatingEncoder`. It starts at a sentence if there is room, else at a word.
+    is no `LocatingEncoder`. It starts at a sentence if there is room, else at a word. Of a split
+    document only the passage that scores can match, or gives the beginning.
 
     Args:
         engine: where the documents are.
@@ -224,8 +225,9 @@ def _passage(text: str, spans: Sequence[_Span], length: int, first: int) -> Snip
     beginning = len(text) - len(text[first:].lstrip())
     furthest = max((span.end for span in spans), default=beginning) + length
     words = [match.span() for match in _WORD.finditer(text, 0, furthest + 1)]
-    first, last = _best_window(spans, words, length) or (beginning, beginning)
-    start = _start(text, words, first, length - (last - first))
+    window = _best_window(spans, words, length)
+    first, last = window or (beginning, beginning)
+    start = _start(text, words, first, length - (last - first)) if window else beginning
     end = _end(words, last, min(len(text), start + length))
     return Snippet(
         text=text[start:end],

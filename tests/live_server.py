@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tiny_model import tiny_model, tiny_tokenizer
 
 from dupmae.checkpoint import save_model
 from dupmae.encoder import Encoder
-from dupmae.engine import build_index
+from dupmae.engine import Chunk, build_index
 from dupmae.types import Document
 
 DOCUMENTS = [
@@ -23,11 +23,13 @@ DOCUMENTS = [
 ]
 
 
-def tiny_index(folder: Path) -> tuple[Path, Path]:
+def tiny_index(
+    folder: Path, documents: Sequence[Document] = DOCUMENTS, chunk: Chunk | None = None
+) -> tuple[Path, Path]:
     """Make a model and an index; return their folders."""
     model = folder / "tiny"
     save_model(tiny_model(expansion=0.0), tiny_tokenizer(), model, name="tiny")
-    build_index(DOCUMENTS, Encoder.load(model), folder / "demo")
+    build_index(documents, Encoder.load(model), folder / "demo", chunk=chunk)
     return model, folder / "demo"
 
 

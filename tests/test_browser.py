@@ -79,6 +79,25 @@ def test_it_answers_as_one_types_and_marks_terms(tab: Tab) -> None:
     expect(page.locator(".welcome")).to_be_visible()
 
 
+def test_a_hit_of_a_split_document_names_its_passage(tab: Tab) -> None:
+    def split(route: Any) -> None:
+        answer = route.fetch().json()
+        answer["hits"][1]["passage"] = {
+            "number": 1203,
+            "start": 2,
+            "end": 13,
+            "text": "of cold sea",
+        }
+        route.fulfill(json=answer)
+
+    tab.page.route("**/search", split)
+    chips = tab.open(q=QUERY).locator("#answer .hit .chips")
+    expect(chips).to_have_count(10)
+    expect(chips.nth(1)).to_contain_text("passage 1,203")
+    expect(chips.nth(1).locator(".chip-id + li")).to_have_text("passage 1,203")
+    expect(chips.filter(has_text="passage")).to_have_count(1)
+
+
 def test_an_answer_that_comes_late_is_not_shown(tab: Tab) -> None:
     page = tab.page
     page.add_init_script("""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import schemathesis
@@ -11,13 +12,18 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    negative_data_rejection,
     response_schema_conformance,
     status_code_conformance,
 )
 from serving import serving, write_index
 from starlette.types import Receive, Scope, Send
 
-CHECKS = [
+EXAMPLES = 8
+"""Requests of a kind to each operation."""
+
+Check = Callable[..., Any]
+CHECKS: list[Check] = [
     not_a_server_error,
     content_type_conformance,
     response_schema_conformance,
@@ -44,17 +50,37 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis.BaseS
         yield schemathesis.openapi.from_asgi("/openapi.json", running)
 
 
-def test_the_schema_knows_the_answer_to_any_request_that_it_allows(
-    api: schemathesis.BaseSchema,
+@pytest.fixture(scope="module")
+def operations(api: schemathesis.BaseSchema) -> list[schemathesis.APIOperation]:
+    return [found.ok() for found in api.get_all_operations()]
+
+
+def ask(
+    operations: Sequence[schemathesis.APIOperation], mode: GenerationMode, checks: Sequence[Check]
 ) -> None:
-    operations = [found.ok() for found in api.get_all_operations()]
-    assert len(operations) == 12
+    """Send some requests of a kind to each operation, and check what is answered."""
 
     def validate(case: schemathesis.Case) -> None:
-        case.call_and_validate(checks=CHECKS)
+        case.call_and_validate(checks=list(checks))
 
+    rounds = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
     for operation in operations:
-        rounds = settings(max_examples=8, suppress_health_check=list(HealthCheck))
-        rounds(
-            given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))(validate)
-        )()
+        rounds(given(case=operation.as_strategy(generation_mode=mode))(validate))()
+
+
+def test_the_schema_knows_the_answer_to_any_request_that_it_allows(
+    operations: list[schemathesis.APIOperation],
+) -> None:
+    assert len(operations) == 12
+    ask(operations, GenerationMode.POSITIVE, CHECKS)
+
+
+def test_the_schema_knows_the_refusal_of_any_request_that_it_forbids(
+    operations: list[schemathesis.APIOperation],
+) -> None:
+    # What takes neither parameters nor a body forbids no request, so none can be made.
+    taking = [each for each in operations if each.body or list(each.iter_parameters())]
+    assert {each.path for each in operations if each not in taking} == {
+        "/indexes", "/health", "/ready", "/metrics",
+    }  # fmt: skip
+    ask(taking, GenerationMode.NEGATIVE, [*CHECKS, negative_data_rejection])

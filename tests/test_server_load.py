@@ -19,7 +19,10 @@ from dupmae.types import CorpusStatistics, Encoded
 
 
 class SlowEncoder(WordEncoder):
-    """Encodes queries only when it is let go, and remembers which it encoded together."""
+    """Encodes queries only when it is let go, and remembers which it encoded together.
+
+    Canaries, which are looked at when an index is opened, come without a corpus and do not wait.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,6 +32,8 @@ class SlowEncoder(WordEncoder):
     def encode_queries(
         self, texts: Sequence[str], corpus: CorpusStatistics | None = None
     ) -> Encoded:
+        if corpus is None:
+            return super().encode_queries(texts)
         self.batches.append(list(texts))
         self.begun.set()
         assert self.go.wait(30)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
-from fakes import FakeEncoder
+from fakes import FakeEncoder, WordReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import tiny_model, tiny_tokenizer
@@ -14,6 +14,7 @@ from dupmae.commands.display import Display
 from dupmae.commands.snippets import snippet_json, snippet_lines
 from dupmae.encoder import Encoder
 from dupmae.engine import (
+    Chunk,
     Highlight,
     SearchEngine,
     Snippet,
@@ -152,6 +153,62 @@ def test_an_unknown_document_and_a_length_below_one_are_errors(engine: SearchEng
         snippet(engine, "whale", "nowhere")
     with pytest.raises(UsageError, match="found 0"):
         snippet(engine, "whale", "far", 0)
+
+
+def numbered(words: int, places: dict[int, str], stop: str = "") -> str:
+    """Return a text of words that are all different but for some, with a stop behind each fifth."""
+    row = [places.get(n, f"n{n:02}") + (stop if n % 5 == 4 else "") for n in range(words)]
+    return " ".join(row)
+
+
+SPLIT = {
+    "sentences": numbered(60, {3: "whale", 41: "whale", 43: "ship", 56: "ship"}, "."),
+    "no sentence": numbered(60, {11: "ship", 37: "storm", 38: "whale", 39: "ship"}),
+    "one passage": numbered(9, {2: "storm"}, "."),
+    "nothing": numbered(50, {}),
+}
+
+
+def reader() -> WordReader:
+    return WordReader(16, vocabulary_size=100_000)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("split") / "my.index"
+    documents = [Document(doc_id, text, "whale") for doc_id, text in SPLIT.items()]
+    build_index(documents, reader(), folder, chunk=Chunk(12, 3))
+    with SearchEngine.open(folder, reader()) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("query", ["whale ship", "storm n48 ship", "n02", "unheard of"])
+@pytest.mark.parametrize("length", [20, 60, 200])
+def test_of_a_split_document_the_passage_that_scores_is_marked_or_begun_with(
+    split: SearchEngine, query: str, length: int
+) -> None:
+    result = split.search(query)
+    ids = [hit.doc_id for hit in result.hits]
+    assert any(hit.passage.number > 1 for hit in result.hits)
+    for hit, found in zip(result.hits, snippets(split, result, ids, length), strict=True):
+        place = SPLIT[hit.doc_id].index(found.text)
+        products = {term.text: term.product for term in explain(split, query, hit.doc_id).terms}
+        for match, word in zip(found.highlights, marked(found), strict=True):
+            assert word.rstrip(".") in query.split()
+            assert match.weight == products[f"term{reader().term(word)}"]
+            assert hit.passage.start <= place + match.start
+            assert place + match.end <= hit.passage.end
+        if not found.highlights:
+            assert place == hit.passage.start
+        assert len(found.text) <= length
+        assert snippet(split, query, hit.doc_id, length) == found
+
+
+def test_what_stands_in_another_passage_does_not_draw_the_snippet(split: SearchEngine) -> None:
+    hit = split.search("storm whale ship", dense_weight=0.0).hits[0]
+    found = snippet(split, "storm whale ship", hit.doc_id, 40)
+    assert (hit.doc_id, marked(found)) == ("no sentence", ["storm", "whale", "ship"])
+    assert (found.before, found.after) == (True, True)
 
 
 @settings(max_examples=80, deadline=None)

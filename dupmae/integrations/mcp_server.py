@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
@@ -19,7 +20,7 @@ from pydantic import BaseModel, Field
 from dupmae import __version__
 from dupmae.engine import SearchEngine, TermMatch, explain, snippets
 from dupmae.errors import DupMAEError
-from dupmae.types import SearchResult
+from dupmae.types import Passage, SearchResult
 
 LARGEST_K = 100
 LARGEST_OFFSET = 10_000
@@ -51,8 +52,16 @@ Where = Annotated[
 ]
 
 
+class ScoringPassage(BaseModel):
+    """The passage of a long document by which it scores; `get_document` reads it from `start`."""
+
+    number: int = Field(description="which of the document's passages, from 1")
+    start: int = Field(description="its first character in the document's text")
+    end: int = Field(description="the character behind its last one")
+
+
 class FoundHit(BaseModel):
-    """A found document with the passage that carries most of its score."""
+    """A found document with the snippet that carries most of its score."""
 
     rank: int
     id: str
@@ -60,6 +69,7 @@ class FoundHit(BaseModel):
     dense: float = Field(description="the similarity of meaning")
     sparse: float = Field(description="the sum over the terms that query and document share")
     title: str
+    passage: ScoringPassage | None = Field(description="null where documents are not split")
     snippet: str
 
 
@@ -103,6 +113,7 @@ class ExplainedScore(BaseModel):
     dense: float
     sparse_weight: float
     sparse: float
+    passage: ScoringPassage | None = Field(description="null where documents are not split")
     terms: list[Term] = Field(description="by falling product")
     more_terms: int = Field(description="how many terms of small products are left out")
     more_terms_sum: float = Field(description="the sum of their products")
@@ -132,9 +143,9 @@ class Tools:
             result = engine.search(query, k, offset=offset, where=where)
             ids = [hit.doc_id for hit in result.hits]
             documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
-            passages = snippets(engine, result, ids)
+            cut = snippets(engine, result, ids)
             total = engine.count(where)
-        found = zip(result.hits, documents, passages, strict=True)
+        found = zip(result.hits, documents, cut, strict=True)
         return FoundDocuments(
             proven=result.proven,
             proof=_proof(result, total, offset),
@@ -147,9 +158,10 @@ class Tools:
                     dense=hit.dense,
                     sparse=hit.sparse,
                     title=document.title,
-                    snippet=passage.text,
+                    passage=_passage(hit.passage),
+                    snippet=shown.text,
                 )
-                for rank, (hit, document, passage) in enumerate(found, start=offset + 1)
+                for rank, (hit, document, shown) in enumerate(found, start=offset + 1)
             ],
         )
 
@@ -189,6 +201,7 @@ class Tools:
             dense=taken.dense,
             sparse_weight=taken.weights.sparse,
             sparse=taken.sparse,
+            passage=_passage(taken.passage),
             terms=[_term(term) for term in shown],
             more_terms=len(others),
             more_terms_sum=sum(term.product for term in others),
@@ -232,6 +245,10 @@ def _proof(result: SearchResult, total: int, offset: int) -> str:
     if rest <= 0:
         return f"proven: all {total} documents that match were ranked"
     return f"proven: none of the other {rest} documents that match scores more than the last hit"
+
+
+def _passage(passage: Passage | None) -> ScoringPassage | None:
+    return None if passage is None else ScoringPassage(**asdict(passage))
 
 
 def _term(term: TermMatch) -> Term:

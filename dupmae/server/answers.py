@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from dupmae.engine import (
     Explanation,
@@ -15,11 +15,14 @@ from dupmae.engine import (
     Manifest,
     SearchEngine,
     Snippet,
+    Weights,
+    explain,
+    snippet,
     snippets,
 )
 from dupmae.server import models
 from dupmae.server.indexes import ServedIndex
-from dupmae.types import SearchResult
+from dupmae.types import Document, Hit, Passage, SearchResult
 
 FACET_VALUES = 1000
 """Values of a facet that are sent, the most frequent ones."""
@@ -76,8 +79,30 @@ def search_answers(options: SearchOptions, queries: Sequence[str]) -> list[model
     ]
 
 
-def explained(explanation: Explanation, result: SearchResult, documents: int) -> models.Explained:
-    """Return an explanation with the proof of the answer that it belongs to."""
+def take_apart(
+    engine: SearchEngine, query: str, doc_id: str, k: int, where: Filter | None, weights: Weights
+) -> models.Explained:
+    """Explain the score of one document, with the proof of the answer that it belongs to.
+
+    Raises:
+        DataError: if no document has that id, or it does not match.
+    """
+    given = {
+        "dense_weight": weights.dense,
+        "sparse_weight": weights.sparse,
+        "feedback": weights.feedback,
+    }
+    explanation = explain(engine, query, doc_id, k=k, where=where, **given)
+    result = engine.search(query, k, offset=0, where=where, **given)
+    hit = Hit(doc_id, explanation.score, explanation.dense, explanation.sparse, explanation.passage)
+    # As if the document were all that was found: its snippet is of the passage explained.
+    found = snippet(engine, replace(result, hits=(hit,)), doc_id, where=where)
+    return _explained(explanation, found, result, engine.count(where))
+
+
+def _explained(
+    explanation: Explanation, found: Snippet, result: SearchResult, documents: int
+) -> models.Explained:
     return models.Explained(
         query=explanation.query,
         id=explanation.doc_id,
@@ -92,6 +117,7 @@ def explained(explanation: Explanation, result: SearchResult, documents: int) ->
         feedback=explanation.weights.feedback,
         dense=explanation.dense,
         sparse=explanation.sparse,
+        passage=_passage(explanation.passage, explanation.passage_text),
         terms=[
             models.Term(
                 term=term.text,
@@ -105,6 +131,7 @@ def explained(explanation: Explanation, result: SearchResult, documents: int) ->
             models.MissingTerm(term=term.text, query_weight=term.query_weight)
             for term in explanation.missing
         ],
+        snippet=_snippet(found),
         bound=finite(result.bound),
         depth=result.depth,
     )
@@ -130,13 +157,19 @@ def index_info(manifest: Manifest) -> models.Info:
             name=segment.name,
             documents=segment.documents,
             deleted=segment.deleted,
+            truncated=segment.truncated,
+            passages=segment.passages,
             bytes=sum(file.size for file in segment.files),
         )
         for segment in manifest.segments
     ]
+    chunk = manifest.chunk
     return models.Info(
         documents=manifest.documents,
         deleted=sum(segment.deleted for segment in manifest.segments),
+        truncated=manifest.truncated,
+        passages=manifest.passages,
+        chunk=None if chunk is None else models.ChunkInfo(**asdict(chunk)),
         bytes=sum(file.size for file in manifest.files),
         generation=manifest.generation,
         created=manifest.created,
@@ -159,10 +192,10 @@ def _hits(
 ) -> list[models.FoundDocument]:
     ids = [hit.doc_id for hit in result.hits]
     documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
-    passages: Sequence[Snippet | None] = [None] * len(ids)
+    cut: Sequence[Snippet | None] = [None] * len(ids)
     if options.snippets:
-        passages = snippets(engine, result, ids)
-    found = zip(result.hits, documents, passages, strict=True)
+        cut = snippets(engine, result, ids)
+    found = zip(result.hits, documents, cut, strict=True)
     return [
         models.FoundDocument(
             rank=rank,
@@ -172,20 +205,29 @@ def _hits(
             sparse=hit.sparse,
             title=document.title,
             text=document.text if options.texts else None,
-            snippet=None if passage is None else _snippet(passage),
+            passage=_passage(hit.passage, _scoring_text(document, hit.passage)),
+            snippet=None if shown is None else _snippet(shown),
             metadata=dict(document.metadata),
         )
-        for rank, (hit, document, passage) in enumerate(found, start=options.offset + 1)
+        for rank, (hit, document, shown) in enumerate(found, start=options.offset + 1)
     ]
 
 
-def _snippet(passage: Snippet) -> models.Snippet:
+def _passage(passage: Passage | None, text: str) -> models.Passage | None:
+    return None if passage is None else models.Passage(**asdict(passage), text=text)
+
+
+def _scoring_text(document: Document, passage: Passage | None) -> str:
+    return "" if passage is None else document.text[passage.start : passage.end]
+
+
+def _snippet(found: Snippet) -> models.Snippet:
     return models.Snippet(
-        text=passage.text,
+        text=found.text,
         highlights=[
             models.Highlight(start=each.start, end=each.end, weight=each.weight)
-            for each in passage.highlights
+            for each in found.highlights
         ],
-        before=passage.before,
-        after=passage.after,
+        before=found.before,
+        after=found.after,
     )

@@ -115,6 +115,15 @@ class Snippet(BaseModel):
     after: bool = Field(description="Whether it goes on after it.")
 
 
+class Passage(BaseModel):
+    """The passage by which a split document scores: its text's characters `start` to `end` - 1."""
+
+    number: int = Field(description="From 1.")
+    start: int
+    end: int
+    text: str
+
+
 class FoundDocument(BaseModel):
     """A hit: `score` is w_d · `dense` + w_s · `sparse`."""
 
@@ -125,6 +134,7 @@ class FoundDocument(BaseModel):
     sparse: float
     title: str
     text: str | None
+    passage: Passage | None = Field(description="Null where documents are not split.")
     snippet: Snippet | None
     metadata: dict[str, Any]
 
@@ -209,8 +219,10 @@ class Explained(BaseModel):
     feedback: float
     dense: float
     sparse: float
+    passage: Passage | None = Field(description="Null where documents are not split.")
     terms: list[Term]
     missing: list[MissingTerm]
+    snippet: Snippet
     bound: float | None
     depth: int
 
@@ -237,12 +249,21 @@ class IndexNames(BaseModel):
     indexes: list[IndexName]
 
 
+class ChunkInfo(BaseModel):
+    """How documents are split: the most tokens of a passage, and those of the one before."""
+
+    tokens: int
+    overlap: int
+
+
 class SegmentInfo(BaseModel):
     """A segment of an index."""
 
     name: str
     documents: int
     deleted: int
+    truncated: int | None
+    passages: int | None
     bytes: int
 
 
@@ -251,6 +272,9 @@ class Info(BaseModel):
 
     documents: int
     deleted: int
+    truncated: int | None = Field(description="Read in part only; null if nobody knows.")
+    passages: int | None = Field(description="Of all documents; null where they are not split.")
+    chunk: ChunkInfo | None
     bytes: int
     generation: int
     created: str

@@ -7,14 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from dupmae.engine import explain
 from dupmae.errors import DataError
 from dupmae.server import models
 from dupmae.server.answers import (
     SearchOptions,
-    explained,
     facet_values,
     index_info,
+    take_apart,
 )
 from dupmae.server.failures import RefusedError
 from dupmae.server.indexes import ServedIndex
@@ -73,22 +72,13 @@ async def explain_score(
     where = service.filter(asked.where)
     weights = engine.choose_weights(asked.dense_weight, asked.sparse_weight, asked.feedback)
 
-    def take_apart() -> models.Explained:
-        given = {
-            "k": asked.k,
-            "where": where,
-            "dense_weight": weights.dense,
-            "sparse_weight": weights.sparse,
-            "feedback": weights.feedback,
-        }
+    def explained() -> models.Explained:
         try:
-            explanation = explain(engine, query, asked.id, **given)  # type: ignore[arg-type]
+            return take_apart(engine, query, asked.id, asked.k, where, weights)
         except DataError as error:
             raise RefusedError(404, "no_document", str(error)) from None
-        result = engine.search(query, **given)  # type: ignore[arg-type]
-        return explained(explanation, result, engine.count(where))
 
-    return await service.read(request, take_apart)
+    return await service.read(request, explained)
 
 
 @router.post("/facets")

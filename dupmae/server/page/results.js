@@ -111,7 +111,8 @@ function chips(hit) {
     el("li", {}, el("span", { class: "chip-key" }, key), " ", clipped(String(value))));
   const more = values.length - shown.length;
   const id = hit.title ? [el("li", { class: "chip-id" }, unseen("id "), clipped(hit.id))] : [];
-  return el("ul", { class: "chips" }, id, shown, more > 0 ? el("li", { class: "soft" }, `${more} more`) : null);
+  const passage = hit.passage ? el("li", { class: "soft" }, `passage ${counted(hit.passage.number)}`) : null;
+  return el("ul", { class: "chips" }, id, passage, shown, more > 0 ? el("li", { class: "soft" }, `${more} more`) : null);
 }
 
 function heaviestHighlight(hits) {
