@@ -1,12 +1,12 @@
 """Systems: whatever answers a query with ranked documents, so that it can be measured.
 
-Ours with one weighting or another, a run file of somebody else's, and the answers of a system
+Ours with one weighting or another, indexes and run files of others, and the answers of a system
 kept for those that are made of them. BM25 is in `bm25`, what fuses two systems in `fusions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from dupmae.eval.runs import Ranked, Run, read_run
-from dupmae.types import SearchResult
+from dupmae.types import Document, Ranking, SearchResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,52 @@ class Remembered:
             self._answers = self._system.search(queries, k)
             self._asked = asked
         return self._answers
+
+
+class TextIndex(Protocol):
+    """What `Positional` needs of another's index: it knows texts by their position."""
+
+    def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
+        """Answer each query with the ordinals of at most k texts, best first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Positional:
+    """An index of a corpus's texts, and the ids of its documents in that order."""
+
+    index: TextIndex
+    doc_ids: Sequence[str]
+
+    @classmethod
+    def build(
+        cls, documents: Iterable[Document], make: Callable[[Iterable[str]], TextIndex]
+    ) -> Positional:
+        """Make an index of title and text of each document, joined by one space."""
+        doc_ids: list[str] = []
+
+        def texts() -> Iterator[str]:
+            for document in documents:
+                doc_ids.append(document.doc_id)
+                yield document.content
+
+        return cls(make(texts()), doc_ids)
+
+    def search(self, queries: Mapping[str, str], k: int) -> Answers:
+        """Answer from the index; halves of surrogate pairs become question marks."""
+        texts = [text.encode("utf-8", "replace").decode() for text in queries.values()]
+        rankings = self.index.search(texts, k)
+        return Answers(
+            {
+                query_id: [
+                    (self.doc_ids[ordinal], score)
+                    for ordinal, score in zip(
+                        ranking.ordinals.tolist(), ranking.scores.tolist(), strict=True
+                    )
+                ]
+                for query_id, ranking in zip(queries, rankings, strict=True)
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ A folder holds Lucene's files, of one segment in which document numbers are ordi
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Iterator
 from itertools import pairwise
@@ -31,6 +30,7 @@ from tqdm import tqdm
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.impacts import ImpactCells
 from dupmae.indexes.jvm import java_class, java_lock, translated
+from dupmae.indexes.lucene import LuceneSearcher, lucene_class, text_field, writing
 from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
 from dupmae.indexes.topk import top_k
 from dupmae.types import Bool, Float32, Float64, Int32, Ranking, SparseVectors
@@ -42,16 +42,8 @@ LARGEST_BOOST = 2**24
 _IMPACTS, _ORDINAL = "impacts", "ordinal"
 """Lucene's fields: terms, and numbers by which a search can be restricted."""
 
-_BUFFER_MB = 64.0
-"""What Lucene may hold in memory before it writes a part of the index out."""
 _BLOCK = 1024
 """Documents made into text at a time."""
-
-_READER = "(Lorg/apache/lucene/index/IndexReader;)V"
-_TEXT_FIELD = (
-    "(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/index/IndexableFieldType;)V"
-)
-"""Signatures of constructors, of which pyjnius would else choose the wrong one."""
 
 
 class LuceneImpactIndex:
@@ -63,14 +55,10 @@ class LuceneImpactIndex:
     """
 
     def __init__(self, reader: Any, steps: Float64) -> None:
-        searcher = _lucene("search.IndexSearcher")
-        searcher.setMaxClauseCount(2**31 - 1)  # for all of this process; else 1024 terms a query
         self._documents = int(reader.maxDoc())
-        self._searcher = searcher(reader, signature=_READER)
-        self._searcher.setSimilarity(_similarity())
+        self._searcher = LuceneSearcher(reader, _similarity())
         self._steps = steps
-        self._analyzer = _lucene("analysis.core.WhitespaceAnalyzer")()
-        self._to_json = java_class("com.fasterxml.jackson.databind.ObjectMapper")()
+        self._analyzer = lucene_class("analysis.core.WhitespaceAnalyzer")()
         # Java never unmaps the files of a reader that is only forgotten.
         weakref.finalize(self, _close, reader).atexit = False
 
@@ -117,7 +105,7 @@ class LuceneImpactIndex:
             ),
             java_lock,
         ):
-            reader = _lucene("index.DirectoryReader").open(_directory(folder))
+            reader = lucene_class("index.DirectoryReader").open(_directory(folder))
             return cls(reader, steps)
 
     def __len__(self) -> int:
@@ -147,15 +135,12 @@ class LuceneImpactIndex:
             return top_k(np.zeros(0), 0)
         boosts, unit = _boosts(weights.astype(np.float64) * self._steps[terms])
         query = self._query(terms, boosts)
-        found = self._searcher.search(query if only is None else only.of(query), k)
-        # To read hits one by one would take as long as to find them.
-        hits = json.loads(self._to_json.writeValueAsString(found))["scoreDocs"]
-        scores = np.array([hit["score"] for hit in hits], dtype=np.float32).astype(np.float64)
-        return top_k(scores * unit, k, np.array([hit["doc"] for hit in hits], dtype=np.int64))
+        ordinals, scores = self._searcher.search(query if only is None else only.of(query), k)
+        return top_k(scores * unit, k, ordinals)
 
     def _query(self, terms: Int32, boosts: Float64) -> Any:
         """Return a disjunction; to parse one is ten times as fast as to build it by calls."""
-        parser = _lucene("queryparser.classic.QueryParser")(_IMPACTS, self._analyzer)
+        parser = lucene_class("queryparser.classic.QueryParser")(_IMPACTS, self._analyzer)
         pairs = zip(terms.tolist(), boosts.astype(np.int64).tolist(), strict=True)
         return parser.parse(" ".join(f"{term}^{boost}" for term, boost in pairs))
 
@@ -167,12 +152,12 @@ class _Restriction:
         """Name the fewer, those that are allowed or those that are not."""
         self._excludes = 2 * np.count_nonzero(allowed) > len(allowed)
         ordinals = np.flatnonzero(allowed != self._excludes).tolist()
-        self._set = _lucene("document.IntPoint").newSetQuery(_ORDINAL, *ordinals)
+        self._set = lucene_class("document.IntPoint").newSetQuery(_ORDINAL, *ordinals)
 
     def of(self, query: Any) -> Any:
         """Return a query for the same documents, as far as they are allowed, with its scores."""
-        occur = _lucene("search.BooleanClause$Occur")
-        builder = _lucene("search.BooleanQuery$Builder")()
+        occur = lucene_class("search.BooleanClause$Occur")
+        builder = lucene_class("search.BooleanQuery$Builder")()
         builder.add(query, occur.MUST)
         builder.add(self._set, occur.MUST_NOT if self._excludes else occur.FILTER)
         return builder.build()
@@ -195,31 +180,22 @@ def _boosts(products: Float64) -> tuple[Float64, float]:
 
 
 def _write(folder: Path, vectors: SparseVectors, steps: Float64) -> None:
-    field_type = _lucene("document.FieldType")()
-    field_type.setIndexOptions(_lucene("index.IndexOptions").DOCS_AND_FREQS)
-    field_type.setOmitNorms(True)
-    impacts_field = _lucene("document.Field")(_IMPACTS, "", field_type, signature=_TEXT_FIELD)
-    ordinal_field = _lucene("document.IntPoint")(_ORDINAL, 0)
-    document = _lucene("document.Document")()
+    impacts_field = text_field(_IMPACTS, norms=False)
+    ordinal_field = lucene_class("document.IntPoint")(_ORDINAL, 0)
+    document = lucene_class("document.Document")()
     document.add(impacts_field)
     document.add(ordinal_field)
-    writer = _writer(folder)
-    try:
-        with tqdm(total=len(vectors), desc="sparse index", unit="doc", disable=None) as progress:
-            for start in range(0, len(vectors), _BLOCK):
-                block = vectors.rows(start, min(start + _BLOCK, len(vectors)))
-                for row, text in enumerate(_texts(block, steps)):
-                    impacts_field.setStringValue(text)
-                    ordinal_field.setIntValue(start + row)
-                    writer.addDocument(document)
-                release_pages(vectors.terms)
-                release_pages(vectors.weights)
-                progress.update(len(block))
-        writer.forceMerge(1)
-        writer.close()
-    except BaseException:  # ctrl-C too
-        writer.rollback()  # closes its files
-        raise
+    bar = tqdm(total=len(vectors), desc="sparse index", unit="doc", disable=None)
+    with writing(_directory(folder), _impacts_analyzer(), _similarity()) as writer, bar:
+        for start in range(0, len(vectors), _BLOCK):
+            block = vectors.rows(start, min(start + _BLOCK, len(vectors)))
+            for row, text in enumerate(_texts(block, steps)):
+                impacts_field.setStringValue(text)
+                ordinal_field.setIntValue(start + row)
+                writer.addDocument(document)
+            release_pages(vectors.terms)
+            release_pages(vectors.weights)
+            bar.update(len(block))
 
 
 def _texts(block: SparseVectors, steps: Float64) -> Iterator[str]:
@@ -231,27 +207,20 @@ def _texts(block: SparseVectors, steps: Float64) -> Iterator[str]:
         yield " ".join(tokens[start:end])
 
 
-def _writer(folder: Path) -> Any:
-    """Return a writer by which documents keep their order, as only neighbours are merged."""
-    analyzer = _lucene("analysis.custom.CustomAnalyzer").builder()
+def _impacts_analyzer() -> Any:
+    """Return what reads `_texts`."""
+    analyzer = lucene_class("analysis.custom.CustomAnalyzer").builder()
     analyzer.withTokenizer("whitespace").addTokenFilter("delimitedTermFrequency")
-    config = _lucene("index.IndexWriterConfig")(analyzer.build())
-    config.setMergePolicy(_lucene("index.LogDocMergePolicy")())
-    config.setMergeScheduler(_lucene("index.SerialMergeScheduler")())
-    config.setRAMBufferSizeMB(_BUFFER_MB)
-    config.setSimilarity(_similarity())
-    return _lucene("index.IndexWriter")(_directory(folder), config)
+    return analyzer.build()
 
 
 def _directory(folder: Path) -> Any:
     """Return Lucene's view of a folder; nobody else writes there, so there is no lock."""
     path = java_class("java.nio.file.Paths").get(str(folder.absolute()))
-    return _lucene("store.FSDirectory").open(path, _lucene("store.NoLockFactory").INSTANCE)
+    return lucene_class("store.FSDirectory").open(
+        path, lucene_class("store.NoLockFactory").INSTANCE
+    )
 
 
 def _similarity() -> Any:
     return java_class("io.anserini.search.similarity.ImpactSimilarity")()
-
-
-def _lucene(name: str) -> Any:
-    return java_class(f"org.apache.lucene.{name}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import random
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
 import pytrec_eval
 from click.testing import CliRunner, Result
+from lucene import skip_without_lucene
 from tiny_model import tiny_model, tiny_tokenizer
 
 from dupmae.checkpoint import save_model
@@ -157,6 +160,51 @@ def test_bm25_alone_needs_no_model_and_no_index(
     assert not (here / "runs/eval/toy/index").exists()
 
 
+def test_lucene_and_models_of_sentence_transformers_are_asked_for_the_same_texts(
+    here: Path,
+) -> None:
+    skip_without_lucene()
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    from test_sentence_index import sparse_model, static_model
+
+    static_model().save("dense")
+    sparse_model().save("sparse")
+    folder = toy(here / "toy")
+    (folder / "corpus.jsonl").write_text(
+        '{"_id": "both", "title": "ba", "text": "bi"}\n{"_id": "one", "text": "ba be bo"}\n'
+    )
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "bi ba \\ud800"}\n')
+    (folder / "qrels/test.tsv").write_text("q\tboth\t1\n")
+    systems = ["bm25-lucene", "st:dense", "st-sparse:sparse"]
+    result = run("--beir", "toy", "--systems", ",".join(systems), "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["model"] is None
+    assert {name: values["RR@10"] for name, values in report["systems"].items()} == dict.fromkeys(
+        systems, 1.0
+    )
+    for name in ("bm25-lucene", "st-dense", "st-sparse-sparse"):
+        lines = (here / f"runs/eval/toy/{name}.trec").read_text().splitlines()
+        assert [line.split()[2] for line in lines] == ["both", "one"]
+
+
+def test_a_missing_extra_is_told_in_a_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy(here / "toy")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    result = run("--beir", "toy", "--systems", "bm25,st:folder")
+    one_line(result, 2, "st:folder needs", "pip install 'dupmae[sentence-transformers]'")
+    code = (
+        "import sys; sys.modules['jnius_config'] = None\nfrom dupmae.cli import main\n"
+        "main(['eval', '--beir', 'toy', '--systems', 'bm25-lucene'])"
+    )
+    fresh = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert fresh.returncode == 1
+    (line,) = fresh.stderr.splitlines()
+    assert "pip install 'dupmae[lucene]'" in line
+
+
 def test_statistics_are_against_the_first_system_or_the_one_named(here: Path) -> None:
     toy(here / "toy")
     common = ["--beir", "toy", "--systems", "bm25,bm25-stem"]
@@ -271,6 +319,7 @@ def test_any_folder_in_beirs_layout_is_a_collection(here: Path) -> None:
     [
         (["--systems", "bm52"], 2, ("no system 'bm52'", "did you mean bm25?", "run:FILE")),
         (["--systems", "run:"], 2, ("no system 'run:'",)),
+        (["--systems", "st:"], 2, ("no system 'st:'", "st-sparse:MODEL")),
         (["--systems", "run:none.trec"], 1, ("cannot read none.trec",)),
         (["--systems", "run:other.trec"], 1, ("answers none of the 12 queries of toy test",)),
         (["--systems", "index:none"], 3, ("none",)),

@@ -109,7 +109,7 @@ def test_bounds_hold_between_the_largest_and_the_smallest_weights(tmp_path):
 
 
 def test_documents_keep_their_order_in_however_many_parts_they_are_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("dupmae.indexes.lucene_store._BUFFER_MB", 0.2)
+    monkeypatch.setattr("dupmae.indexes.lucene.BUFFER_MB", 0.2)
     # The later parts take more bytes; Lucene's usual merging would move them to the front.
     plain = [(np.arange(20), np.ones(20))] * 3000
     documents = SparseVectors.join([SparseVectors.from_rows(plain), skewed(3000, 20, seed=6)])
@@ -189,7 +189,7 @@ def test_two_indexes_searched_by_threads_at_once_give_each_its_own_answers(folde
 def test_an_index_that_is_let_go_closes_itself_and_no_other(folder, small):
     kept = LuceneImpactIndex.open(folder)
     dropped = LuceneImpactIndex.open(small)
-    reader = dropped._searcher.getIndexReader()
+    reader = dropped._searcher._searcher.getIndexReader()
     newest = LuceneImpactIndex.open(folder)
     del dropped
     gc.collect()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,16 @@ from fakes import FakeEncoder
 from dupmae.commands.bench import QueryMemory
 from dupmae.errors import DataError
 from dupmae.eval.runs import write_run
-from dupmae.eval.systems import Answers, Recorded, Remembered, own_systems, without_itself
-from dupmae.types import CorpusStatistics, Encoded, SearchResult
+from dupmae.eval.systems import (
+    Answers,
+    Positional,
+    Recorded,
+    Remembered,
+    own_systems,
+    without_itself,
+)
+from dupmae.indexes.topk import top_k
+from dupmae.types import CorpusStatistics, Document, Encoded, Ranking, SearchResult
 
 
 class NoSearcher:
@@ -61,6 +69,31 @@ def test_the_last_answers_are_kept_for_who_asks_the_same() -> None:
     for queries, k in (({"q": "fox"}, 11), ({"q": "whale"}, 11), ({"p": "whale"}, 11)):
         assert remembered.search(queries, k) is not first
     assert system.times == 4
+
+
+class Longest:
+    """Answers any query with the longest texts; keeps all that it is given."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = list(texts)
+        self.queries: list[str] = []
+
+    def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
+        self.queries += queries
+        lengths = np.array([len(text) for text in self.texts], dtype=np.float64)
+        return [top_k(lengths, k) for _ in queries]
+
+
+def test_another_index_is_given_title_and_text_and_answers_by_position() -> None:
+    documents = [Document("a", "fox"), Document("b", "sea", title="Whale"), Document("c", "crab")]
+    system = Positional.build(documents, Longest)
+    assert system.search({"q1": "x", "q2": "half \ud800"}, 2).run == {
+        "q1": [("b", 9.0), ("c", 4.0)],
+        "q2": [("b", 9.0), ("c", 4.0)],
+    }
+    assert isinstance(system.index, Longest)
+    assert system.index.texts == ["fox", "Whale sea", "crab"]
+    assert system.index.queries == ["x", "half ?"]
 
 
 def test_a_run_of_others_is_cut_and_lacks_what_it_lacks(tmp_path: Path) -> None:

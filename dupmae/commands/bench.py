@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dupmae.commands.options import load_encoder
+from dupmae.commands.systems import BM25, FUSIONS, OWN, SENTENCES, file_name, system_of_texts
 from dupmae.errors import DataError, SealError, UsageError
 
 if TYPE_CHECKING:
@@ -23,33 +22,8 @@ if TYPE_CHECKING:
     from dupmae.eval.systems import Remembered
     from dupmae.types import CorpusStatistics, Document, Encoded, TextEncoder
 
-OWN = ("hybrid", "no-feedback", "dense", "sparse")
-BM25 = ("bm25", "bm25-stem")
-FUSIONS = ("rrf", "minmax", "convex")
-OF_PLACES = ("run", "index", "model")
-
 _TERMS = 3  # of an explained document
 _KEPT_BLOCKS = 8  # the engine cuts what `evaluate` asks at once into four
-
-
-def parse_systems(given: Sequence[str]) -> list[str]:
-    """Return the systems named by options, which may be lists with commas, each once.
-
-    Raises:
-        UsageError: if one is unknown.
-    """
-    names = [name.strip() for option in given for name in option.split(",") if name.strip()]
-    known = (*OWN, *BM25, *FUSIONS)
-    for name in names:
-        kind, _, place = name.partition(":")
-        if name not in known and not (kind in OF_PLACES and place):
-            near = difflib.get_close_matches(name, known, n=1)
-            guess = f" (did you mean {near[0]}?)" if near else ""
-            raise UsageError(
-                f"no system {name!r}{guess}; there are {', '.join(known)}, "
-                "run:FILE, index:FOLDER and model:FOLDER"
-            )
-    return list(dict.fromkeys(names))
 
 
 class Encoders:
@@ -136,15 +110,14 @@ class Bench:
 
     def _system(self, name: str) -> System | None:
         from dupmae.engine import read_corpus
-        from dupmae.eval.bm25 import Bm25
 
-        if name in BM25:
-            return Bm25(read_corpus(self.collection.corpus_path), stem=name == "bm25-stem")
+        kind, _, place = name.partition(":")
+        if name in BM25 or kind in SENTENCES:
+            return system_of_texts(name, read_corpus(self.collection.corpus_path))
         if name in FUSIONS:
             return self._fusion(name)
         if name in OWN:
             return self._own(name)
-        kind, _, place = name.partition(":")
         make: dict[str, Callable[[str], System]] = {
             "run": self._run,
             "index": self._index,
@@ -324,8 +297,3 @@ def _own_systems(engine: SearchEngine) -> dict[str, Weighted]:
         sparse_weight=engine.weights.sparse,
         feedback=engine.weights.feedback,
     )
-
-
-def file_name(system: str) -> str:
-    """Return a system's name as part of a file's."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", system)

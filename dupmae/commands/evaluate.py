@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dupmae.commands.bench import OWN, Bench, Encoders, file_name, parse_systems
+from dupmae.commands.bench import Bench, Encoders
 from dupmae.commands.options import json_option, model_option, threads_option
+from dupmae.commands.systems import OWN, file_name, parse_systems
 from dupmae.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ class _Settings:
     "--systems",
     multiple=True,
     metavar="LIST",
-    help="hybrid, no-feedback, dense, sparse, bm25, bm25-stem, rrf, minmax, convex, run:FILE, "
-    "index:FOLDER, model:FOLDER; with commas or repeated.  [default: the first four]",
+    help="hybrid, no-feedback, dense, sparse, bm25, bm25-stem, bm25-lucene, rrf, minmax, convex, "
+    "run:FILE, index:FOLDER, model:FOLDER, st:MODEL, st-sparse:MODEL; with commas or repeated.  "
+    "[default: the first four]",
 )
 @click.option(
     "-m",
