@@ -6,6 +6,7 @@ import ast
 import math
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,11 @@ BAD_HEADER = (
 """What is raised where a .npy file's header is damaged, which is a literal of Python."""
 _LONGEST_HEADER = 10_000
 """Bytes; NumPy takes no longer one either."""
+_HEADER = re.compile(
+    r"\{'descr': '(?P<dtype>[<>|=][a-z]\d+)', 'fortran_order': False, "
+    r"'shape': \((?P<shape>(\d+, ?)*\d*)\), \}\s*"
+)
+"""As NumPy writes it."""
 
 
 class NpyWriter:
@@ -142,25 +148,45 @@ def open_npy(path: Path, dtype: DTypeLike, ndim: int) -> NDArray[Any]:
     """
     try:
         with path.open("rb") as file:
-            check_header(file)
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+            held, shape, start = _read_header(file)
+            found = os.fstat(file.fileno()).st_size
+            if held != np.dtype(dtype) or len(shape) != ndim:
+                raise IndexMissingError(
+                    f"{path}: expected {ndim} dimensions of {np.dtype(dtype)}, "
+                    f"found {len(shape)} of {held}; build the index again"
+                )
+            expected = start + held.itemsize * math.prod(shape)
+            if expected != found:
+                raise IndexMissingError(
+                    f"{path}: expected {expected} bytes, found {found}; build the index again"
+                )
+            array = np.memmap(file, held, "r", start, shape)
     except FileNotFoundError:
         raise IndexMissingError(f"{path} is missing; build the index again") from None
     except BAD_HEADER as error:
         raise IndexMissingError(f"{path} is damaged ({error}); build the index again") from error
-    if array.dtype != np.dtype(dtype) or array.ndim != ndim:
-        raise IndexMissingError(
-            f"{path}: expected {ndim} dimensions of {np.dtype(dtype)}, "
-            f"found {array.ndim} of {array.dtype}; build the index again"
-        )
-    if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
-        raise IndexMissingError(f"{path} is no plain row-wise array; build the index again")
-    expected, found = array.offset + array.nbytes, path.stat().st_size
-    if expected != found:
-        raise IndexMissingError(
-            f"{path}: expected {expected} bytes, found {found}; build the index again"
-        )
     return np.asarray(array)  # the same memory without memmap's slow indexing
+
+
+def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Return dtype, shape and where the data start; raise one of `BAD_HEADER` if it is damaged.
+
+    NumPy reads it by Python's parser, which in Python 3.11 fails now and then where two threads
+    use it at once ("AST constructor recursion depth mismatch"): readers that reload do so.
+    """
+    match = _HEADER.fullmatch(_header_text(file))
+    if match is None:
+        raise ValueError("its header is not that of a plain row-wise array")
+    shape = tuple(int(size) for size in match["shape"].split(",") if size.strip())
+    return np.dtype(match["dtype"]), shape, file.tell()
+
+
+def _header_text(file: BinaryIO) -> str:
+    version = read_magic(file)
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    return file.read(length).decode("latin1")
 
 
 def check_header(file: BinaryIO) -> None:
@@ -169,11 +195,7 @@ def check_header(file: BinaryIO) -> None:
     NumPy would read it once more as one of Python 2, warn, and raise other errors.
     """
     start = file.tell()
-    version = read_magic(file)
-    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
-    if length > _LONGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes")
-    ast.literal_eval(file.read(length).decode("latin1"))
+    ast.literal_eval(_header_text(file))
     file.seek(start)
 
 

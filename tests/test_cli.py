@@ -445,7 +445,7 @@ def test_a_split_document_is_found_by_its_best_passage(here: Path, model: Path) 
     query, *options = asked
     taken = json.loads(run("explain", query, "long", *options, "--json").stdout)
     assert (taken["passage"], taken["score"]) == (passage, hit["score"])
-    assert f"by its  passage {passage['number']}" in run("explain", query, "long", *options).stdout
+    assert f"by its passage {passage['number']}" in run("explain", query, "long", *options).stdout
     said = json.loads(run("info", "--json").stdout)
     assert said["chunk"] == {"tokens": 12, "overlap": 0}
     assert f"{said['passages']}, of up to 12 tokens that overlap by 0" in run("info").stdout

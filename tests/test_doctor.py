@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 from click.testing import CliRunner, Result
@@ -134,8 +136,12 @@ def test_a_package_that_is_missing_is_broken(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_folder_that_cannot_be_written_and_a_full_disk_are_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(dir: Path) -> None:
-        raise PermissionError(13, "Permission denied")
+    temporary = tempfile.TemporaryFile
+
+    def refuse(dir: Path) -> IO[bytes]:
+        if Path(dir).resolve() == Path.cwd():
+            raise PermissionError(13, "Permission denied")
+        return temporary(dir=dir)
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     monkeypatch.setattr(doctor_module, "LEAST_SPACE", 1 << 60)

@@ -248,7 +248,7 @@ def test_a_manifest_that_miscounts_is_damage(tmp_path: Path) -> None:
     manifest = build_index(DOCUMENTS[:3], FakeEncoder(), folder)
     segments = (replace(manifest.segments[0], documents=4),)
     write_manifest(folder, replace(manifest, segments=segments))
-    with pytest.raises(IndexMissingError, match=r"counts 4 documents.*\(3, 3, 3\)"):
+    with pytest.raises(IndexMissingError, match=r"counts 4 documents.*\(3, 3, 3, 3\)"):
         SearchEngine.open(folder, FakeEncoder())
 
 
