@@ -83,7 +83,7 @@ def test_no_texts_give_no_answers() -> None:
     assert len(ranking) == 0
 
 
-def test_a_folder_is_loaded_as_what_it_says_it_is(tmp_path: Path) -> None:
+def test_a_folder_is_loaded_as_what_it_was_saved_as(tmp_path: Path) -> None:
     from dupmae.integrations.sentence_index import load_sentence_model
 
     dense, sparse = str(tmp_path / "dense"), str(tmp_path / "sparse")
@@ -95,12 +95,16 @@ def test_a_folder_is_loaded_as_what_it_says_it_is(tmp_path: Path) -> None:
         load_sentence_model(dense, sparse=True)
     with pytest.raises(UsageError, match="sparse is a SparseEncoder and no SentenceTransformer"):
         load_sentence_model(sparse, sparse=False)
+    Path(dense, "config_sentence_transformers.json").write_text("{}")  # as years ago
+    with pytest.raises(UsageError, match="dense is a SentenceTransformer and no SparseEncoder"):
+        load_sentence_model(dense, sparse=True)
 
 
 def test_what_cannot_be_loaded_is_one_line_that_names_it(tmp_path: Path) -> None:
     from dupmae.integrations.sentence_index import load_sentence_model
 
     (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "modules.json").write_text("[]")
     (tmp_path / "damaged" / "config_sentence_transformers.json").write_text("{")
     for name in (str(tmp_path), str(tmp_path / "damaged"), "no/such/folder"):
         with pytest.raises(CheckpointError, match=rf"^sentence-.* cannot load {name}: .+$"):

@@ -29,7 +29,7 @@ PACKAGES = ("numpy", "scipy", "onnxruntime", "tokenizers", "faiss-cpu", "tantivy
 """Whose versions matter to answers and their speed."""
 EXTRAS = {
     "train": (("torch", "transformers"), "pretrain, finetune, adapt and model folders of others"),
-    "lucene": (("jnius", "pyserini"), "index --sparse lucene"),
+    "lucene": (("jnius", "pyserini"), "index --sparse lucene and eval --systems bm25-lucene"),
 }
 """Modules of each extra, and what it is for."""
 LEAST_SPACE = 1 << 30

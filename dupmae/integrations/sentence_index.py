@@ -64,7 +64,7 @@ def load_sentence_model(name: str, *, sparse: bool) -> SentenceTransformer | Spa
     No code that comes with a model is run.
 
     Raises:
-        UsageError: if the model says that it is of another kind.
+        UsageError: if the model is of another kind.
         CheckpointError: if it cannot be loaded.
     """
     wanted = SparseEncoder if sparse else SentenceTransformer
@@ -82,11 +82,19 @@ def load_sentence_model(name: str, *, sparse: bool) -> SentenceTransformer | Spa
 
 
 def _kind(name: str) -> str | None:
-    """Return the class that a model names as its own; None if it names none."""
-    path = load_file_path(
-        name, "config_sentence_transformers.json", local_files_only=Path(name).is_dir()
+    """Return the class that a model was saved by; None of a plain checkpoint, which any may take.
+
+    The library would turn one kind into another, with a warning and untrained weights.
+    """
+    modules, config = (
+        load_file_path(name, file, local_files_only=Path(name).is_dir())
+        for file in ("modules.json", "config_sentence_transformers.json")
     )
-    return None if path is None else json.loads(Path(path).read_text("utf-8")).get("model_type")
+    if modules is None:
+        return None
+    named = {} if config is None else json.loads(Path(config).read_text("utf-8"))
+    kind: str = named.get("model_type", SentenceTransformer.__name__)  # the only one once
+    return kind
 
 
 def _blocks_of(texts: Iterable[str]) -> Iterator[list[str]]:
