@@ -35,7 +35,7 @@ def verify_index(folder: Path | str, *, deep: bool = False) -> list[str]:
             sparse one in order, terms are counted rightly, texts are those that were indexed,
             truncated documents are counted rightly, no two live documents have one id, and the
             lists of both candidate stores and the bounds of outlines keep their promises for some
-            documents of each segment, taken as queries.
+            documents of each segment, taken as queries, of which a graph finds most neighbours.
 
     Raises:
         IndexMissingError: if there is no index, or its manifest is damaged or of another format.
@@ -68,7 +68,7 @@ def _contradictions(folder: Path, manifest: Manifest) -> list[str]:
     except IndexMissingError as error:
         return [str(error)]
     try:
-        checks = (_vectors, _texts, _reading, _dense_lists, _sparse_lists, _outline)
+        checks = (_vectors, _texts, _reading, _dense_lists, _sparse_lists, _outline, _graph)
         found = [
             f"index {folder}, segment {name}: {problem}"
             for name, segment in segments.items()
@@ -179,6 +179,20 @@ def _outline(segment: Segment) -> Iterator[str]:
             scan = (code, segment.outline.codes, sums, None, -np.inf, 0, len(forward))
             if np.any(reach(*scan)[1] < truth):
                 yield f"the outline for the vector of row {ordinal} leaves out a better document"
+
+
+def _graph(segment: Segment) -> Iterator[str]:
+    """Look whether walks find half of the best; a graph promises nothing, but finds far more."""
+    if segment.graph is None:
+        return
+    forward, found, wanted = segment.forward, 0, 0
+    for ordinal in _samples(segment):
+        query = forward.dense[[ordinal]]
+        (best,), (walk,) = segment.dense.search(query, _DEPTH), segment.graph.search(query, _DEPTH)
+        found += len(np.intersect1d(best.ordinals, walk))
+        wanted += len(best)
+    if 2 * found < wanted:
+        yield f"the graph finds {found} of the {wanted} best documents for {SAMPLES} vectors"
 
 
 def _samples(segment: Segment) -> list[int]:
