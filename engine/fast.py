@@ -36,6 +36,7 @@ from dupmae.engine.fusion import (
     fuse_listed,
 )
 from dupmae.engine.lists import Listing, dense_ceiling, sparse_lists
+from dupmae.engine.manifest import HNSW_NAME, SegmentRecord
 from dupmae.engine.parts import Part
 from dupmae.engine.weights import Weights
 from dupmae.errors import UsageError
@@ -50,6 +51,11 @@ walk meets so few of them that reading all of these is as fast."""
 _NOTHING = Listing(np.zeros(0, dtype=np.int64), 0.0)
 
 Fuse = Callable[[Encoded, Stores, int, Weights], list[Fused]]
+
+
+def has_graph(record: SegmentRecord) -> bool:
+    """Say whether a segment has a graph."""
+    return any(f"/{HNSW_NAME}/" in file.path for file in record.files)
 
 
 def choose_fuse(mode: str, parts: Sequence[Part]) -> Fuse:

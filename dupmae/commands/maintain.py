@@ -137,7 +137,7 @@ def restore(file: Path, index_folder: Path) -> None:
 
 
 def _info(manifest: Manifest) -> dict[str, Any]:
-    from dupmae.engine.manifest import HNSW_NAME
+    from dupmae.engine.fast import has_graph
 
     segments = [
         {
@@ -146,7 +146,7 @@ def _info(manifest: Manifest) -> dict[str, Any]:
             "deleted": segment.deleted,
             "truncated": segment.truncated,
             "passages": segment.passages,
-            "hnsw": any(f"/{HNSW_NAME}/" in file.path for file in segment.files),
+            "hnsw": has_graph(segment),
             "bytes": sum(file.size for file in segment.files),
         }
         for segment in manifest.segments

@@ -68,7 +68,8 @@ def stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["exact", "fast"]),
     default="exact",
     show_default=True,
-    help="fast: of an index made with --hnsw, without proof; scores are exact, but a hit may be missing.",
+    help="fast: of an index made with --hnsw, without proof; scores are exact, but a hit may be "
+    "missing.",
 )
 @index_option
 @model_option
