@@ -93,6 +93,11 @@ class NearGraph:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    def vectors(self, ordinals: Int64) -> Float32:
+        """Return the vectors (m, dim) of documents as they are kept, rounded."""
+        kept: Float32 = self._index.reconstruct_batch(ordinals)
+        return kept
+
     def search(self, queries: Float32, k: int, allowed: Bool | None = None) -> list[Int64]:
         """Return at most k documents for each query (m, dim), most of them among the best k.
 

@@ -58,6 +58,12 @@ def test_a_graph_finds_nearly_all_of_the_best(
     assert found > 0.95 * 20 * 50
 
 
+def test_vectors_are_kept_rounded(tmp_path: Path, vectors: Float32) -> None:
+    rows = np.array([7, 1999, 7])
+    kept = graph_of(tmp_path, vectors).vectors(rows)
+    assert 0 < np.abs(kept - vectors[rows]).max() < np.ptp(vectors, axis=0).max() / 255
+
+
 def test_more_than_there_are_gives_all_once(tmp_path: Path, vectors: Float32) -> None:
     graph = graph_of(tmp_path, vectors[:5])
     (walk,) = graph.search(vectors[:1], 10)
