@@ -10,9 +10,9 @@ not list has at most its last bound s_n. So a document that is not scored has at
 
     B = w_d·‖q‖·max‖d‖ + w_s·s_n,
 
-and a missing one is above the k-th hit by B less its score, at most. That is far from tight, since
-no document points the query's way; where the k-th score is above B all the same the answer is
-proven, as in `fusion.py`. With feedback the query is moved towards the documents found.
+and one that is missing is above the k-th hit by at most B less the k-th score. That is far from
+tight, since no document points the query's way; where the k-th score is above B all the same the
+answer is proven, as in `fusion.py`. With feedback the query is moved towards the documents found.
 
 Exact answers come instead where they cost little: where n is all documents, where all are wanted,
 and where a filter leaves so few that no graph is worth a walk. So do they where fewer than k were
