@@ -30,7 +30,8 @@ from scipy.sparse import csr_array
 
 from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, VectorFiles, Weights, build_index
-from dupmae.engine.fusion import Stores, fuse
+from dupmae.engine.fast import fuse_fast
+from dupmae.engine.fusion import Stores, fuse_batch
 from dupmae.engine.memory import resident_bytes
 from dupmae.errors import DupMAEError
 from dupmae.indexes import ForwardStore, top_k
@@ -52,24 +53,32 @@ class Built:
     open_ms: float
     bytes: int
 
-    def peer(self, name: str, stores: Stores) -> Peer:
+    def peer(self, name: str, stores: Stores, *, is_fast: bool = False) -> Peer:
         """Return what answers from it, ids included."""
 
         def ask(query: Encoded, k: int) -> Ranking:
-            fused = fuse(query, stores, k, Weights())
-            assert fused.proven
+            (fused,) = (fuse_fast if is_fast else fuse_batch)(query, stores, k, Weights())
+            assert fused.proven or is_fast
             self.engine.documents.ids(fused.ranking.ordinals)
             return fused.ranking
 
         return Peer(name, ask, self.seconds, self.bytes)
 
 
-def build(folder: Path, vectors: Path, documents: int, encoder: Encoder, sparse: str) -> Built:
+def build(
+    folder: Path,
+    vectors: Path,
+    documents: int,
+    encoder: Encoder,
+    sparse: str = "inverted",
+    *,
+    hnsw: bool = False,
+) -> Built:
     """Index drawn vectors as `index --vectors` does, and open the index."""
     started = time.perf_counter()
     with VectorFiles.open([vectors], encoder) as source:
         texts = (Document(f"d{number}", "") for number in range(documents))
-        manifest = build_index(texts, source, folder, sparse=sparse, total=documents)
+        manifest = build_index(texts, source, folder, sparse=sparse, hnsw=hnsw, total=documents)
     built = time.perf_counter()
     engine = SearchEngine.open(folder, encoder)
     opened = time.perf_counter()
@@ -166,13 +175,16 @@ def run_size(
         folder = Path(name)
         vectors = folder / "vectors.safetensors"
         write_vectors(vectors, draw(real, documents, np.random.default_rng(0)))
-        built = build(folder / "inverted", vectors, documents, encoder, "inverted")
+        built = build(folder / "inverted", vectors, documents, encoder)
         stores, view = built.engine.view.stores, built.engine.view
         forward = view.parts[0].segment.forward
         queries = encoder.encode_queries(texts, view.corpus)
         by_lists = Stores(view, stores.dense, stores.sparse)
         peers = [built.peer("dupmae, proven", stores)]
         peers.append(built.peer("dupmae by lists: Faiss flat + inverted, proven", by_lists))
+        if "fast" in chosen:
+            other = build(folder / "fast", vectors, documents, encoder, hnsw=True)
+            peers.append(other.peer("dupmae --mode fast", other.engine.view.stores, is_fast=True))
         for sparse in ("tantivy", "lucene"):
             if sparse in chosen:
                 other = build(folder / sparse, vectors, documents, encoder, sparse)
@@ -247,8 +259,8 @@ def _version(package: str) -> str | None:
     "--with",
     "chosen",
     multiple=True,
-    type=click.Choice(["tantivy", "lucene", *PEERS]),
-    default=["tantivy", *PEERS],
+    type=click.Choice(["fast", "tantivy", "lucene", *PEERS]),
+    default=["fast", "tantivy", *PEERS],
 )
 @click.option(
     "--cpu-time", is_flag=True, help="Count what all threads run, not the time: on a busy machine."

@@ -215,8 +215,8 @@ class SearchResult:
     `proven`: no document outside `hits` (and the pages before, if there are) can score more than
     the last hit. `bound`: the most that a document which was not scored exactly can score (−inf if
     all were scored). `depth`: the list length that both stores were read to, or how many documents
-    a scan (`dupmae.engine.scan`) left to score. `terms`: the query's terms (m,) and weights (m,) as
-    they were searched for, those of feedback included.
+    a scan (`dupmae.engine.scan`) left to score or `dupmae.engine.fast` scored. `terms`: the query's
+    terms (m,) and weights (m,) as they were searched for, those of feedback included.
     """
 
     query: str
@@ -225,6 +225,11 @@ class SearchResult:
     bound: float
     depth: int
     terms: tuple[Int32, Float32] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def loss(self) -> float:
+        """The most by which a document that is missing can score above the last hit."""
+        return 0.0 if self.proven else self.bound - self.hits[-1].score
 
 
 class TextEncoder(Protocol):

@@ -32,11 +32,11 @@ from dupmae.engine.manifest import (
     write_manifest,
 )
 from dupmae.engine.merge import merge_if_due
-from dupmae.engine.segment import open_reading, open_vectors, write_segment
+from dupmae.engine.segment import Derived, open_reading, open_vectors, write_segment
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DupMAEError, IndexMissingError, SealError, UsageError
 from dupmae.indexes.documents import DocumentStore
-from dupmae.indexes.sparse import DEFAULT_SPARSE, check_sparse, sparse_name
+from dupmae.indexes.sparse import DEFAULT_SPARSE, check_sparse
 from dupmae.types import Document, ReadingEncoder, TextEncoder
 
 BLOCK_SIZE = 512
@@ -58,6 +58,7 @@ def build_index(
     replace: bool = False,
     total: int | None = None,
     sparse: str | None = None,
+    hnsw: bool | None = None,
     chunk: Chunk | None = None,
 ) -> Manifest:
     """Index documents in a folder, or add them to the index that is there.
@@ -77,6 +78,8 @@ def build_index(
         total: number of documents, if known, to tell the time left.
         sparse: which store finds sparse candidates, of `SPARSE_STORES`; answers are the same. If
             not given, the one of the index there, else `DEFAULT_SPARSE`.
+        hnsw: whether to make a graph for the mode "fast" of `SearchEngine.search`. If not given, as
+            the index there, else not.
         chunk: how to split documents into passages, each with vectors of its own. If not given, as
             the index there does, else not at all.
 
@@ -105,14 +108,15 @@ def build_index(
             if before is not None and not replace:
                 _check_seal(folder, before, plan)
             canaries = _canaries(folder, None if replace else before, encoder)
-            sparse = sparse or _sparse_there(folder, before)
-            check_sparse(sparse)
+            there = _derived_there(folder, before)
+            derived = Derived(sparse or there.sparse, there.hnsw if hnsw is None else hnsw)
+            check_sparse(derived.sparse)
             resumes = not isinstance(encoder, VectorFiles)
             journal = (resumes and _unfinished(folder, before, plan)) or _begin(
                 folder, before, plan
             )
             try:
-                record = write_segment(folder, documents, encoder, journal, sparse, total=total)
+                record = write_segment(folder, documents, encoder, journal, derived, total=total)
                 manifest = changed(
                     _next_state(folder, before, record, plan, replace), canaries=canaries
                 )
@@ -175,11 +179,11 @@ def _chunk(folder: Path, before: Manifest | None, chunk: Chunk | None) -> Chunk 
     )
 
 
-def _sparse_there(folder: Path, before: Manifest | None) -> str:
-    """Return the name of the sparse store that the newest segment has."""
+def _derived_there(folder: Path, before: Manifest | None) -> Derived:
+    """Return what the newest segment has to find candidates in; what a new index has."""
     if before is None or not before.segments:
-        return DEFAULT_SPARSE
-    return sparse_name(folder / SEGMENTS_NAME / before.segments[-1].name)
+        return Derived(DEFAULT_SPARSE, hnsw=False)
+    return Derived.of(folder / SEGMENTS_NAME / before.segments[-1].name)
 
 
 def _check_seal(folder: Path, manifest: Manifest, plan: Plan) -> None:

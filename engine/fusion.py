@@ -83,6 +83,8 @@ class Stores:
     `owners` (N,) int64 says whose passage each of the N vectors is: documents 0, 1, …, each with
     one or more in a row. None where a vector is a document.
     `scan` begins a scan: of a query's dense vector, terms and weights, to so many documents first.
+    `near` lists documents near to dense vectors, at least so many, without promise that they are
+    the nearest; see `dupmae.engine.fast`.
     """
 
     forward: ForwardScorer
@@ -90,6 +92,7 @@ class Stores:
     sparse: SparseLists
     owners: Int64 | None = None
     scan: Callable[[tuple[Float32, Int32, Float32], Weights, int], Candidates] | None = None
+    near: Callable[[Float32, int], list[Listing]] | None = None
 
     def __post_init__(self) -> None:
         lengths = (len(self.forward), len(self.dense), len(self.sparse))
@@ -158,11 +161,7 @@ def fuse_batch(
         UsageError: if k is below 1.
         ValueError: if a query's vectors are not finite; no order, and so no proof, would hold.
     """
-    if k < 1:
-        raise UsageError(f"k must be at least 1, found {k}")
-    if not np.isfinite(queries.dense).all():
-        raise ValueError("the dense vectors of queries must be finite")
-    queries.sparse.check()
+    check_asked(queries, k)
     total = len(stores.forward)
     wanted = min(k, stores.documents)
     depth = min(max(first_depth, DEPTH_PER_HIT * k), total)
@@ -196,6 +195,27 @@ def fuse(
     """Return the exact top k of one query; `fuse_batch` with a batch of one."""
     (fused,) = fuse_batch(query, stores, k, weights, first_depth=first_depth)
     return fused
+
+
+def check_asked(queries: Encoded, k: int) -> None:
+    """Raise UsageError if k is below 1, ValueError if a query's vectors are not finite."""
+    if k < 1:
+        raise UsageError(f"k must be at least 1, found {k}")
+    if not np.isfinite(queries.dense).all():
+        raise ValueError("the dense vectors of queries must be finite")
+    queries.sparse.check()
+
+
+def fuse_listed(
+    queries: Encoded, query: int, stores: Stores, k: int, weights: Weights, listing: Listing
+) -> Fused:
+    """Return the best k of the listed documents; proven if the ceiling of all others allows it.
+
+    There are at least k documents, of which fewer may be listed.
+    """
+    scored = _score_new(queries, query, stores.forward, _NOTHING_SCORED, listing)
+    size = len(scored.ordinals)
+    return _best(scored, listing.ceiling, k, weights, size, stores.owners)
 
 
 def _scanned(

@@ -56,9 +56,9 @@ def read_lists(
     """Read both lists to `depth` < N for some queries; join each pair and bound the rest."""
     dense_lists = _dense_lists(queries.dense[which], stores[0], weights, depth)
     sparse = SparseVectors.from_rows([queries.sparse.row(query) for query in which])
-    sparse_lists = _sparse_lists(sparse, stores[1], weights, depth)
+    listed = sparse_lists(sparse, stores[1], weights, depth)
     listings = []
-    for dense, sparse_list in zip(dense_lists, sparse_lists, strict=True):
+    for dense, sparse_list in zip(dense_lists, listed, strict=True):
         lists = [dense.ordinals, sparse_list.ordinals]
         if weights.dense == 0 and sparse_list.ceiling == 0:
             # Everything unlisted scores exactly 0, so these `depth` ≥ k documents, which score 0
@@ -77,14 +77,19 @@ def _dense_lists(
         return [Listing(_NO_ORDINALS, 0.0)] * len(queries)
     listings = []
     for query, ranking in zip(queries, index.search(queries, depth), strict=True):
-        ceiling, error = float(ranking.scores[-1]), index.error_bound(query)
-        if error > 0:  # the sum may round down; the next number above cannot be below the true sum
-            ceiling = float(np.nextafter(ceiling + error, np.inf))
-        listings.append(Listing(ranking.ordinals, ceiling))
+        listings.append(Listing(ranking.ordinals, dense_ceiling(ranking, index.error_bound(query))))
     return listings
 
 
-def _sparse_lists(
+def dense_ceiling(ranking: Ranking, error: float) -> float:
+    """Return the most that a document can score which a dense store of that error left out."""
+    ceiling = float(ranking.scores[-1])
+    if error > 0:  # the sum may round down; the next number above cannot be below the true sum
+        ceiling = float(np.nextafter(ceiling + error, np.inf))
+    return ceiling
+
+
+def sparse_lists(
     queries: SparseVectors, index: SparseLists, weights: Weights, depth: int
 ) -> list[Listing]:
     """List the sparse store's best; a query without terms, or of weight 0, is not even asked."""

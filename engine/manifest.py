@@ -5,8 +5,8 @@
     my.index/JOURNAL.jsonl                      of an unfinished build only: see `journal.py`
     my.index/segments/000001/forward/           vectors: see `dupmae.indexes.forward`
     my.index/segments/000001/outline/           dense vectors in brief: `dupmae.indexes.outline`
-    my.index/segments/000001/inverted/          sparse candidates, or `tantivy/` or `lucene/`: see
-                                                `dupmae.indexes.sparse`
+    my.index/segments/000001/hnsw/              a graph of them, if asked for: `dupmae.indexes.hnsw`
+    my.index/segments/000001/inverted/          or `tantivy/` or `lucene/`: `dupmae.indexes.sparse`
     my.index/segments/000001/documents.sqlite   ids and texts: `dupmae.indexes.documents`
     my.index/segments/000001/reading/           what was read of the texts: see `reading.py`
     my.index/deletes/000002-000001.npy          see `deletes.py`
@@ -37,10 +37,10 @@ from dupmae.files import replacing
 
 FORMAT_VERSION = 4
 READABLE_FORMATS = (3, FORMAT_VERSION)
-"""Format 3 is 4 without canaries, `chunk`, `reading/`, `outline/`, `inverted/`; 4 is written."""
+"""Format 3 is 4 without canaries, `chunk`, and folders but `forward/`, `tantivy/`; 4 is written."""
 MANIFEST_NAME = "MANIFEST.json"
 SEGMENTS_NAME, DELETES_NAME = "segments", "deletes"
-FORWARD_NAME, OUTLINE_NAME = "forward", "outline"
+FORWARD_NAME, OUTLINE_NAME, HNSW_NAME = "forward", "outline", "hnsw"
 DOCUMENTS_NAME = "documents.sqlite"
 
 _HASH_BLOCK = 1 << 20

@@ -12,6 +12,7 @@ from dupmae.engine.deletes import read_live
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
+    HNSW_NAME,
     OUTLINE_NAME,
     SEGMENTS_NAME,
     Manifest,
@@ -24,6 +25,7 @@ from dupmae.indexes.base import DenseIndex, SparseIndex
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.indexes.forward import ForwardStore
+from dupmae.indexes.hnsw import NearGraph
 from dupmae.indexes.outline import DenseOutline
 from dupmae.indexes.sparse import open_sparse
 from dupmae.types import Bool, Document, Encoded, Int64, Passage, SparseVectors
@@ -35,8 +37,9 @@ class Segment:
 
     Vectors are numbered from 0 in the order of documents: where these are split into passages each
     has several, else one of its own number. `reading` is None where nobody knows how they were
-    read. A segment of format 3 has no `outline`, and is searched by lists. Nothing of a segment
-    changes, so any number of threads and of states may share it.
+    read. A segment of format 3 has no `outline`, and is searched by lists; one may have a `graph`
+    for answers without proof. Nothing of a segment changes, so any number of threads and of states
+    may share it.
     """
 
     record: SegmentRecord
@@ -46,6 +49,7 @@ class Segment:
     documents: DocumentStore
     reading: Reading | None
     outline: DenseOutline | None
+    graph: NearGraph | None
     live: Bool | None
 
     @classmethod
@@ -66,6 +70,8 @@ class Segment:
             outline = (
                 DenseOutline.open(place / OUTLINE_NAME, forward.dense) if has_outline else None
             )
+            has_graph = (place / HNSW_NAME).is_dir()
+            graph = NearGraph.open(place / HNSW_NAME, forward.dense) if has_graph else None
             passages = None if reading is None else reading.count_passages(None)
             vectors = record.documents if passages is None else passages
             counts = (len(forward), len(sparse), len(outline or forward), len(documents))
@@ -82,7 +88,7 @@ class Segment:
             documents.close()
             raise
         dense = FaissFlat(forward.dense)
-        return cls(record, forward, dense, sparse, documents, reading, outline, live)
+        return cls(record, forward, dense, sparse, documents, reading, outline, graph, live)
 
     def __len__(self) -> int:
         return self.record.documents

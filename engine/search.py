@@ -11,10 +11,11 @@ import numpy as np
 
 from dupmae.engine.canaries import check_canaries
 from dupmae.engine.facets import FacetValue, count_values
+from dupmae.engine.fast import choose_fuse
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
 from dupmae.engine.filter_grammar import parse_keys, to_filter
 from dupmae.engine.filters import Filter, Key
-from dupmae.engine.fusion import Fused, fuse_batch
+from dupmae.engine.fusion import Fused
 from dupmae.engine.manifest import Manifest, read_state
 from dupmae.engine.opened import Segment, open_segments
 from dupmae.engine.view import View, ViewDocuments
@@ -135,6 +136,7 @@ class SearchEngine:
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
         feedback: float | None = None,
+        mode: str = "exact",
     ) -> SearchResult:
         """Return the k best documents for a query; see `search_batch`."""
         (result,) = self.search_batch(
@@ -145,6 +147,7 @@ class SearchEngine:
             dense_weight=dense_weight,
             sparse_weight=sparse_weight,
             feedback=feedback,
+            mode=mode,
         )
         return result
 
@@ -158,8 +161,9 @@ class SearchEngine:
         dense_weight: float | None = None,
         sparse_weight: float | None = None,
         feedback: float | None = None,
+        mode: str = "exact",
     ) -> list[SearchResult]:
-        """Return the k best documents for each query, exactly and proven.
+        """Return the k best documents for each query, in the mode "exact" all of them proven.
 
         Every document has a score, also one that shares no term with the query, so exactly
         min(k, N - offset) of N documents that match are returned. A document's score does not
@@ -175,9 +179,12 @@ class SearchEngine:
             dense_weight: w_d ≥ 0; the engine's if not given.
             sparse_weight: w_s ≥ 0; the engine's if not given.
             feedback: β ≥ 0; the engine's if not given.
+            mode: "exact", or "fast", of an index with a graph: scores are exact too, but a document
+                may be missing, unless `proven`, which scores up to `loss` above the last hit.
 
         Raises:
-            UsageError: if a number is out of its range, or the expression is wrong.
+            UsageError: if a number is out of its range, the expression is wrong, or there is no
+                such mode or no graph.
         """
         weights = self.choose_weights(dense_weight, sparse_weight, feedback)
         if k < 1:
@@ -188,9 +195,9 @@ class SearchEngine:
         results = []
         for start in range(0, len(queries), QUERY_BLOCK):
             block = queries[start : start + QUERY_BLOCK]
-            encoded = self.encode(block, weights, view)
+            encoded = self.encode(block, weights, view, mode=mode)
             results += self.search_encoded(
-                block, encoded, k, offset=offset, weights=weights, view=view
+                block, encoded, k, offset=offset, weights=weights, view=view, mode=mode
             )
         return results
 
@@ -203,9 +210,11 @@ class SearchEngine:
         offset: int,
         weights: Weights,
         view: View,
+        mode: str = "exact",
     ) -> list[SearchResult]:
         """Do the second half of `search_batch`: answer queries with what `encode` made of them."""
-        fused = fuse_batch(encoded, view.stores, offset + k, weights)
+        fuse = choose_fuse(mode, self.view.parts)
+        fused = fuse(encoded, view.stores, offset + k, weights)
         return _results(view, queries, encoded.sparse, fused, offset)
 
     def count(self, where: Filter | str | None = None) -> int:
@@ -239,7 +248,14 @@ class SearchEngine:
         view = self.view
         return view if where is None else view.restricted(to_filter(where))
 
-    def encode(self, queries: Sequence[str], weights: Weights, view: View | None = None) -> Encoded:
+    def encode(
+        self,
+        queries: Sequence[str],
+        weights: Weights,
+        view: View | None = None,
+        *,
+        mode: str = "exact",
+    ) -> Encoded:
         """Encode queries for this index.
 
         A term's weight may depend on how rare it is here, and with feedback a query is moved
@@ -249,13 +265,15 @@ class SearchEngine:
             queries: any texts.
             weights: of the first answer, and of feedback.
             view: of the documents to search; all of the newest generation if not given.
+            mode: of the first answer.
         """
         if view is None:
             view = self.view
         encoded = self.encoder.encode_queries(queries, view.corpus)
         if not weights.feedback:
             return encoded
-        first = fuse_batch(encoded, view.stores, FEEDBACK_DOCUMENTS, weights)
+        fuse = choose_fuse(mode, self.view.parts)
+        first = fuse(encoded, view.stores, FEEDBACK_DOCUMENTS, weights)
         return feed_back(encoded, [fused.best for fused in first], view, weights.feedback)
 
     def choose_weights(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,6 +26,7 @@ from dupmae.engine.journal import Checkpoint, Journal, Plan
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
+    HNSW_NAME,
     OUTLINE_NAME,
     SEGMENTS_NAME,
     SegmentRecord,
@@ -39,6 +42,7 @@ from dupmae.errors import DataError
 from dupmae.files import flush
 from dupmae.indexes.documents import DocumentWriter
 from dupmae.indexes.forward import ForwardStore, ForwardWriter
+from dupmae.indexes.hnsw import NearGraph
 from dupmae.indexes.outline import DenseOutline
 from dupmae.indexes.sparse import build_sparse, sparse_name
 from dupmae.types import (
@@ -59,12 +63,31 @@ as those of a block that is not."""
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What is made of a segment's vectors, beside the outline, to find candidates in."""
+
+    sparse: str
+    """Name of the sparse store."""
+    hnsw: bool
+    """Whether there is a graph, for answers without proof."""
+
+    @classmethod
+    def of(cls, segment: Path) -> Derived:
+        """Return what a segment's folder holds.
+
+        Raises:
+            IndexMissingError: if it holds no sparse store.
+        """
+        return cls(sparse_name(segment), (segment / HNSW_NAME).is_dir())
+
+
 def write_segment(
     folder: Path,
     documents: Iterable[Document],
     source: TextEncoder | VectorFiles,
     journal: Journal,
-    sparse: str,
+    derived: Derived,
     *,
     total: int | None = None,
 ) -> SegmentRecord:
@@ -76,7 +99,7 @@ def write_segment(
         source: of the vectors.
         journal: of this build. Vectors that come from files are not noted in it: to read them
             again takes no longer than to make sure that they are the same.
-        sparse: the name of the sparse store.
+        derived: what else to make of the vectors.
         total: number of documents, if known, to tell the time left.
 
     Raises:
@@ -113,7 +136,7 @@ def write_segment(
         raise DataError("there are no documents to index")
     if isinstance(source, VectorFiles):
         source.check_all_used()
-    return _finish(folder, plan.segment, sparse, len(texts), digest)
+    return _finish(folder, plan.segment, derived, len(texts), digest)
 
 
 def open_vectors(segment: Path, plan: Plan, done: Checkpoint) -> ForwardWriter:
@@ -141,7 +164,7 @@ def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> Segm
 
     Args:
         folder: of the index.
-        name: of the new segment; its sparse store is of the kind that the last of the others has.
+        name: of the new segment, which has the kinds of stores that the last of the others has.
         segments: at least one document of all is live.
 
     Raises:
@@ -166,17 +189,20 @@ def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> Segm
             for encoded in segment.vectors(_MERGED):
                 vectors.add(encoded)
     newest = folder / SEGMENTS_NAME / segments[-1].record.name
-    return _finish(folder, name, sparse_name(newest), len(texts), digest)
+    return _finish(folder, name, Derived.of(newest), len(texts), digest)
 
 
 def _finish(
-    folder: Path, name: str, sparse: str, documents: int, digest: CorpusHash
+    folder: Path, name: str, derived: Derived, documents: int, digest: CorpusHash
 ) -> SegmentRecord:
-    """Derive the outline and the sparse store from the vectors, and describe what was written."""
+    """Derive from the vectors what finds candidates, and describe all that was written."""
     place = folder / SEGMENTS_NAME / name
     forward = ForwardStore.open(place / FORWARD_NAME)
     DenseOutline.build(place / OUTLINE_NAME, forward.dense)
-    build_sparse(place, sparse, forward.sparse, len(forward.frequency))
+    shutil.rmtree(place / HNSW_NAME, ignore_errors=True)  # what a stopped build may have left
+    if derived.hnsw:
+        NearGraph.build(place / HNSW_NAME, forward.dense)
+    build_sparse(place, derived.sparse, forward.sparse, len(forward.frequency))
     reading = Reading.open(place / READING_NAME, documents)
     return SegmentRecord(
         name=name,

@@ -22,6 +22,8 @@ _BLOCK = 1024
 """Documents read at a time."""
 _DEPTH = 100
 """How far a list is read."""
+_ROUNDED = 1 / 8
+"""Of the longest vector's length: above what rounding to 8 bits of each number can take away."""
 
 
 def verify_index(folder: Path | str, *, deep: bool = False) -> list[str]:
@@ -35,7 +37,7 @@ def verify_index(folder: Path | str, *, deep: bool = False) -> list[str]:
             sparse one in order, terms are counted rightly, texts are those that were indexed,
             truncated documents are counted rightly, no two live documents have one id, and the
             lists of both candidate stores and the bounds of outlines keep their promises for some
-            documents of each segment, taken as queries.
+            documents of each segment, taken as queries, whose vectors a graph holds too.
 
     Raises:
         IndexMissingError: if there is no index, or its manifest is damaged or of another format.
@@ -68,7 +70,7 @@ def _contradictions(folder: Path, manifest: Manifest) -> list[str]:
     except IndexMissingError as error:
         return [str(error)]
     try:
-        checks = (_vectors, _texts, _reading, _dense_lists, _sparse_lists, _outline)
+        checks = (_vectors, _texts, _reading, _dense_lists, _sparse_lists, _outline, _graph)
         found = [
             f"index {folder}, segment {name}: {problem}"
             for name, segment in segments.items()
@@ -179,6 +181,17 @@ def _outline(segment: Segment) -> Iterator[str]:
             scan = (code, segment.outline.codes, sums, None, -np.inf, 0, len(forward))
             if np.any(reach(*scan)[1] < truth):
                 yield f"the outline for the vector of row {ordinal} leaves out a better document"
+
+
+def _graph(segment: Segment) -> Iterator[str]:
+    """Look whether a graph is of these vectors, which it keeps rounded; it promises nothing."""
+    if segment.graph is None:
+        return
+    rows, dense = np.array(_samples(segment)), segment.forward.dense
+    largest = np.sqrt(np.einsum("ij,ij->i", dense, dense).max())
+    away = np.linalg.norm(segment.graph.vectors(rows) - dense[rows], axis=1)
+    for row in rows[away > _ROUNDED * largest].tolist():
+        yield f"the graph holds another vector for row {row}"
 
 
 def _samples(segment: Segment) -> list[int]:

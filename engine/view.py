@@ -27,6 +27,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from dupmae.engine.fast import near_lists
 from dupmae.engine.filters import Filter, matching
 from dupmae.engine.fusion import Stores
 from dupmae.engine.opened import Segment
@@ -75,7 +76,7 @@ class View:
         self._statistics = statistics
         self.owners = _owners(self.parts)
         lists = _Dense(self.parts, dim), _Sparse(self.parts)
-        self.stores = Stores(self, *lists, self.owners, _scan(self.parts))
+        self.stores = Stores(self, *lists, self.owners, _scan(self.parts), near_lists(self.parts))
         self.documents = ViewDocuments(self.parts, documents)
         self._restricted = lru_cache(_RESTRICTED)(self._restrict)
 

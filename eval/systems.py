@@ -48,6 +48,7 @@ class Searcher(Protocol):
         dense_weight: float,
         sparse_weight: float,
         feedback: float,
+        mode: str,
     ) -> list[SearchResult]:
         """Answer each query with the k documents that score highest, best first."""
         ...
@@ -55,12 +56,13 @@ class Searcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """An engine, asked with these weights of the two parts, and of feedback."""
+    """An engine, asked with these weights of the two parts, and of feedback, in this mode."""
 
     searcher: Searcher
     dense_weight: float = 1.0
     sparse_weight: float = 1.0
     feedback: float = 0.0
+    mode: str = "exact"
 
     @property
     def weights(self) -> dict[str, float]:
@@ -72,8 +74,10 @@ class Weighted:
         }
 
     def search(self, queries: Mapping[str, str], k: int) -> Answers:
-        """Answer from the engine; every answer has its proof."""
-        results = self.searcher.search_batch(list(queries.values()), k, **self.weights)
+        """Answer from the engine; in the mode exact every answer has its proof."""
+        results = self.searcher.search_batch(
+            list(queries.values()), k, **self.weights, mode=self.mode
+        )
         run = {
             query_id: [(hit.doc_id, hit.score) for hit in result.hits]
             for query_id, result in zip(queries, results, strict=True)
@@ -188,6 +192,17 @@ class Recorded:
     def search(self, queries: Mapping[str, str], k: int) -> Answers:
         """Answer what the run has for the queries' ids; their texts are not looked at."""
         return Answers({query_id: self.run.get(query_id, [])[:k] for query_id in queries})
+
+
+def share_found(run: Run, truth: Run) -> float:
+    """Return what part of the documents of one run another has, as a mean over its queries."""
+    shares = []
+    for query_id, ranked in truth.items():
+        wanted = {doc_id for doc_id, _ in ranked}
+        found = {doc_id for doc_id, _ in run[query_id]}
+        if wanted:
+            shares.append(len(wanted & found) / len(wanted))
+    return float(np.mean(shares)) if shares else 1.0
 
 
 def without_itself(query_id: str, ranked: Ranked) -> Ranked:

@@ -140,6 +140,10 @@ class DenseOutline:
     def __len__(self) -> int:
         return len(self.codes.heads)
 
+    def ceiling(self, query: Float32) -> float:
+        """Return what no ⟨q, d⟩ is above: ‖q‖ times the length of the longest document."""
+        return _length(query.astype(np.float64)) * self._scale.largest * (1 + _ROUNDING)
+
     def query(
         self, query: Float32, weight: float, sum_unit: float, largest_sum: float
     ) -> QueryCodes:

@@ -102,6 +102,20 @@ def test_every_run_file_gives_trec_eval_the_numbers_of_the_report(here: Path, mo
             assert values[name] == pytest.approx(total / len(qrels), abs=5e-5), (system, name)
 
 
+def test_fast_is_measured_on_an_index_with_a_graph_beside_hybrid(here: Path, model: Path) -> None:
+    toy(here / "toy")
+    options = ["--beir", "toy", "-k", "10", "-m", "nDCG@10", "--model", str(model), "--json"]
+    plain = run(*options, "--systems", "hybrid")
+    assert json.loads(plain.stdout)["notes"] == []
+    assert not list(here.glob("runs/eval/toy/index/segments/*/hnsw"))
+    report = json.loads(run(*options, "--systems", "hybrid,fast").stdout)
+    assert report["notes"] == ["fast, at -k 10: 100.00% of the best 10 of hybrid found"]
+    assert report["systems"]["fast"] == report["systems"]["hybrid"]
+    (graph,) = here.glob("runs/eval/toy/index/segments/*/hnsw")
+    assert run(*options, "--systems", "fast").exit_code == 0
+    assert list(here.glob("runs/eval/toy/index/segments/*/hnsw")) == [graph]  # not built again
+
+
 def test_convex_is_tuned_on_another_split_or_left_out_in_a_line(here: Path, model: Path) -> None:
     toy(here / "with")
     toy(here / "without", dev=False)

@@ -44,6 +44,7 @@ class TableSearcher:
         dense_weight: float,
         sparse_weight: float,
         feedback: float,
+        mode: str,
     ) -> list[SearchResult]:
         self.asked.append((list(queries), k))
         results = []

@@ -11,7 +11,8 @@ import pytest
 from serving import DOCUMENTS, WordEncoder, problem, serving, write_index
 from starlette.testclient import TestClient
 
-from dupmae.engine import SearchEngine, explain
+from dupmae.engine import SearchEngine, build_index, explain
+from dupmae.types import Document
 
 QUERY = "vitamin d in bones"
 
@@ -58,6 +59,32 @@ def test_answers_are_those_of_the_engine_to_the_last_bit(
     assert ranks == [options.get("offset", 0) + n + 1 for n in range(len(ranks))]
     assert (answer["index"], answer["generation"]) == ("demo", engine.manifest.generation)
     assert answer["timing"].keys() == {"encode_ms", "search_ms", "total_ms"}
+
+
+def test_without_proof_the_answer_says_what_may_be_lost(tmp_path: Path) -> None:
+    words = [f"w{number}" for number in range(40)]
+    documents = [
+        Document(f"d{number}", f"{words[number % 40]} {words[number * 7 % 39]}")
+        for number in range(200)
+    ]
+    build_index(documents, WordEncoder(), tmp_path / "graph", hnsw=True)
+    write_index(tmp_path / "plain")
+    asked = {"query": "w3 w5", "k": 5, "mode": "fast"}
+    with (
+        serving(tmp_path / "graph", tmp_path / "plain") as client,
+        SearchEngine.open(tmp_path / "graph", WordEncoder(), feedback=0.3) as engine,
+    ):
+        answer = client.post("/search", json=asked).json()
+        result = engine.search("w3 w5", 5, mode="fast")
+        assert [hit["score"] for hit in answer["hits"]] == [hit.score for hit in result.hits]
+        assert answer["proven"] is result.proven is False
+        assert (answer["bound"], answer["loss"]) == (result.bound, result.loss)
+        exact = client.post("/search", json=asked | {"mode": "exact"}).json()
+        assert (exact["proven"], exact["loss"]) == (True, 0)
+        refused = client.post("/search", json=asked | {"index": "plain"})
+        status, code, message = problem(refused)
+        assert (status, code) == (422, "bad_value")
+        assert "index with --hnsw" in message
 
 
 def test_a_batch_gives_the_answers_of_its_queries_in_their_order(client: TestClient) -> None:

@@ -18,6 +18,7 @@ from dupmae.eval.systems import (
     Recorded,
     Remembered,
     own_systems,
+    share_found,
     without_itself,
 )
 from dupmae.indexes.topk import top_k
@@ -117,6 +118,14 @@ def test_a_score_beyond_single_precision_is_refused(tmp_path: Path, score: str) 
 
 def test_a_query_is_not_among_its_own_hits() -> None:
     assert without_itself("q", [("a", 3.0), ("q", 2.0), ("b", 1.0)]) == [("a", 3.0), ("b", 1.0)]
+
+
+def test_the_share_that_is_found_is_a_mean_over_queries() -> None:
+    truth = {"q": [("a", 2.0), ("b", 1.0)], "p": [("a", 2.0)], "r": []}
+    run = {"q": [("b", 1.0), ("c", 0.5)], "p": [("a", 2.0)], "r": [("a", 1.0)]}
+    assert share_found(run, truth) == (1 / 2 + 1) / 2
+    assert share_found(truth, truth) == 1
+    assert share_found({}, {}) == 1
 
 
 class CountingEncoder(FakeEncoder):

@@ -30,12 +30,16 @@ INDENT = "     "
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked beside the query: `k` hits after the best `offset`, and facets of `keys`."""
+    """What is asked beside the query: `k` hits after the best `offset`, and facets of `keys`.
+
+    `mode` as in `SearchEngine.search_batch`.
+    """
 
     k: int = 10
     offset: int = 0
     where: Filter | None = None
     keys: Sequence[Key] = ()
+    mode: str = "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,9 @@ def find(engine: SearchEngine, query: str, request: Request) -> Answer:
 def find_batch(engine: SearchEngine, queries: Sequence[str], request: Request) -> list[Answer]:
     """Answer queries, in their order; all have the same facets, which no query changes."""
     where = request.where
-    results = engine.search_batch(queries, request.k, offset=request.offset, where=where)
+    results = engine.search_batch(
+        queries, request.k, offset=request.offset, where=where, mode=request.mode
+    )
     total = engine.count(where)
     facets = engine.facets(request.keys, where) if request.keys else {}
     return [_answer(engine, request, result, total, facets) for result in results]
@@ -93,6 +99,7 @@ def answer_fields(answer: Answer) -> dict[str, Any]:
         "query": result.query,
         "proven": result.proven,
         "bound": result.bound if math.isfinite(result.bound) else None,
+        "loss": result.loss,
         "depth": result.depth,
         "documents": answer.total,
         "hits": [_hit_fields(*row) for row in answer.rows()],
@@ -137,7 +144,10 @@ def _proof(answer: Answer) -> str:
     """Say in one line what is proven of an answer."""
     result = answer.result
     if not result.proven:
-        return f"not proven: another document may score up to {result.bound:.4f}"
+        return (
+            f"approximate: {result.depth:,} candidates were scored; another document may score up "
+            f"to {result.bound:.4f}, {result.loss:.4f} above the last of these"
+        )
     documents = "documents" if answer.request.where is None else "documents that match"
     if not result.hits:
         return f"proven: there are no more than {answer.total:,} {documents}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +58,8 @@ class Bench:
     stack: ExitStack
     k: int
     seed: int
+    hnsw: bool = False
+    """Whether our index must have a graph."""
     notes: list[str] = field(default_factory=list)
     """What the report has to say of systems that are missing or were tuned."""
 
@@ -78,7 +80,7 @@ class Bench:
     @cached_property
     def engine(self) -> SearchEngine:
         """Our index of the collection, opened; built first if it is not there."""
-        return self._open(self.place / "index", self.encoders.get())
+        return self._open(self.place / "index", self.encoders.get(), self.hnsw)
 
     @cached_property
     def own(self) -> dict[str, Weighted]:
@@ -126,6 +128,8 @@ class Bench:
         return make[kind](place)
 
     def _own(self, name: str) -> System:
+        if name == "fast":
+            return replace(self.own["hybrid"], mode="fast")
         if name not in self.own:
             raise UsageError(f"model {self.encoders.get().name} has no feedback to leave out")
         if name in ("dense", "sparse"):
@@ -197,24 +201,27 @@ class Bench:
         engine = self._open(self.place / f"index-{file_name(place)}", self.encoders.get(place))
         return _own_systems(engine)["hybrid"]
 
-    def _open(self, folder: Path, encoder: AnyEncoder) -> SearchEngine:
-        self._build(folder, encoder)
+    def _open(self, folder: Path, encoder: AnyEncoder, hnsw: bool = False) -> SearchEngine:
+        self._build(folder, encoder, hnsw)
         return self.stack.enter_context(_open_weighted(folder, encoder))
 
-    def _build(self, folder: Path, encoder: AnyEncoder) -> Manifest:
+    def _build(self, folder: Path, encoder: AnyEncoder, hnsw: bool) -> Manifest:
         """Return the manifest of an index of this corpus by this encoder, built if need be."""
         from dupmae.engine import build_index, read_corpus, read_manifest
+        from dupmae.engine.fast import has_graph
         from dupmae.errors import IndexMissingError
 
         digest, ids = self.corpus
         try:
             manifest = read_manifest(folder)
-            if (manifest.encoder_seal, manifest.corpus_hash) == (encoder.seal, digest):
+            is_ours = (manifest.encoder_seal, manifest.corpus_hash) == (encoder.seal, digest)
+            if is_ours and (not hnsw or all(map(has_graph, manifest.segments))):
                 return manifest
         except IndexMissingError:
             pass  # none there, or a damaged one: made anew
         documents = read_corpus(self.collection.corpus_path)
-        return build_index(documents, encoder, folder, replace=True, total=len(ids))
+        total = len(ids)
+        return build_index(documents, encoder, folder, replace=True, total=total, hnsw=hnsw or None)
 
     def note(self, text: str) -> None:
         """Say something on stderr now, and in the report later."""

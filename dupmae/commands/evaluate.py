@@ -72,8 +72,8 @@ class _Settings:
     "--systems",
     multiple=True,
     metavar="LIST",
-    help="hybrid, no-feedback, dense, sparse, bm25, bm25-stem, bm25-lucene, rrf, minmax, convex, "
-    "run:FILE, index:FOLDER, model:FOLDER, st:MODEL, st-sparse:MODEL; with commas or repeated.  "
+    help="hybrid, no-feedback, dense, sparse, fast, bm25, bm25-stem, bm25-lucene, rrf, minmax, "
+    "convex, run:FILE, index:FOLDER, model:FOLDER, st:MODEL, st-sparse:MODEL; with commas or repeated.  "
     "[default: the first four]",
 )
 @click.option(
@@ -159,7 +159,15 @@ class _Evaluation:
             )
         place = settings.out / collection.name.replace("/", "-")
         with ExitStack() as stack:
-            bench = Bench(collection, place, self.encoders, stack, settings.k, settings.seed)
+            bench = Bench(
+                collection,
+                place,
+                self.encoders,
+                stack,
+                settings.k,
+                settings.seed,
+                hnsw="fast" in self.systems,
+            )
             report, moves = self._measure(bench)
         documents = _texts(report, collection) if settings.html else {}
         self.chapters.append(Chapter(report, collection, moves, documents))
@@ -170,6 +178,8 @@ class _Evaluation:
 
     def _measure(self, bench: Bench) -> tuple[Report, list[Move]]:
         from dupmae.eval import MEASURES, compare, evaluate, largest_moves
+        from dupmae.eval.evaluate import SHALLOW
+        from dupmae.eval.systems import share_found
 
         settings, collection = self.settings, bench.collection
         systems = bench.systems(self.systems)
@@ -183,6 +193,10 @@ class _Evaluation:
             run_files={name: bench.place / f"{file_name(name)}.trec" for name in systems},
             precision_recall=settings.html is not None,
         )
+        if {"hybrid", "fast"} <= systems.keys():
+            share = share_found(report.top["fast"], report.top["hybrid"])
+            depth = min(settings.k, SHALLOW)
+            bench.note(f"fast, at -k {settings.k}: {share:.2%} of the best {depth} of hybrid found")
         statistics = compare(report.per_query, baseline, seed=settings.seed)
         report = replace(report, statistics=statistics)
         moves = list(largest_moves(report, collection.queries, baseline, bench.explain))

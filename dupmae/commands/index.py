@@ -53,6 +53,12 @@ OVERLAPS = 6
     "the same. lucene needs dupmae[lucene].",
 )
 @click.option(
+    "--hnsw/--no-hnsw",
+    default=None,
+    help="Make a graph too, for search --mode fast; takes long.  [default: as the index there, "
+    "else not]",
+)
+@click.option(
     "--chunk",
     is_flag=False,
     flag_value=CHUNK_TOKENS,

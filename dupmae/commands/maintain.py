@@ -45,6 +45,7 @@ def info(index_folder: Path, as_json: bool) -> None:
         click.echo(
             f"{'segment ' + segment['name']:<16} {segment['documents']} documents, "
             f"{segment['deleted']} of them deleted, {segment['bytes']} bytes"
+            + (", with a graph for search --mode fast" if segment["hnsw"] else "")
         )
 
 
@@ -136,6 +137,8 @@ def restore(file: Path, index_folder: Path) -> None:
 
 
 def _info(manifest: Manifest) -> dict[str, Any]:
+    from dupmae.engine.fast import has_graph
+
     segments = [
         {
             "name": segment.name,
@@ -143,6 +146,7 @@ def _info(manifest: Manifest) -> dict[str, Any]:
             "deleted": segment.deleted,
             "truncated": segment.truncated,
             "passages": segment.passages,
+            "hnsw": has_graph(segment),
             "bytes": sum(file.size for file in segment.files),
         }
         for segment in manifest.segments

@@ -63,6 +63,14 @@ def stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--offset", default=0, help="How many of the best to leave out, for the next page.")
 @where_option
 @click.option("--facets", metavar="KEYS", help="Count the values at these keys: 'journal,year'.")
+@click.option(
+    "--mode",
+    type=click.Choice(["exact", "fast"]),
+    default="exact",
+    show_default=True,
+    help="fast: of an index made with --hnsw, without proof; scores are exact, but a hit may be "
+    "missing.",
+)
 @index_option
 @model_option
 @weight_options
@@ -81,6 +89,7 @@ def search(
     offset: int,
     where: str | None,
     facets: str | None,
+    mode: str,
     as_json: bool,
     no_history: bool,
     **others: Any,
@@ -95,7 +104,8 @@ def search(
     stream = StreamOptions(
         **{field.name: others.pop(field.name) for field in fields(StreamOptions)}
     )
-    request = Request(k, offset, read_filter(where), [] if facets is None else parse_keys(facets))
+    keys = [] if facets is None else parse_keys(facets)
+    request = Request(k, offset, read_filter(where), keys, mode)
     open_it: Callable[[], SearchEngine] = partial(open_index, **others)
     if query == "-":
         stream.check(request, as_json)

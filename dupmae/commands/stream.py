@@ -125,7 +125,7 @@ def _run_lines(
     from dupmae.eval.runs import run_lines
 
     texts = [query.text for query in queries]
-    results = engine.search_batch(texts, request.k, where=request.where)
+    results = engine.search_batch(texts, request.k, where=request.where, mode=request.mode)
     run = {
         query.query_id: [(hit.doc_id, hit.score) for hit in result.hits]
         for query, result in zip(queries, results, strict=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dupmae.eval import System
     from dupmae.types import Document
 
-OWN = ("hybrid", "no-feedback", "dense", "sparse")
+OWN = ("hybrid", "no-feedback", "dense", "sparse", "fast")
 BM25 = ("bm25", "bm25-stem", "bm25-lucene")
 FUSIONS = ("rrf", "minmax", "convex")
 SENTENCES = ("st", "st-sparse")

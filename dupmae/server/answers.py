@@ -20,6 +20,7 @@ from dupmae.engine import (
     snippet,
     snippets,
 )
+from dupmae.engine.fast import has_graph
 from dupmae.server import models
 from dupmae.server.indexes import ServedIndex
 from dupmae.types import Document, Hit, Passage, SearchResult
@@ -40,6 +41,7 @@ class SearchOptions:
     dense_weight: float | None
     sparse_weight: float | None
     feedback: float | None
+    mode: str
     snippets: bool
     texts: bool
 
@@ -50,10 +52,16 @@ def search_answers(options: SearchOptions, queries: Sequence[str]) -> list[model
     weights = engine.choose_weights(options.dense_weight, options.sparse_weight, options.feedback)
     started = time.perf_counter()
     view = engine.select(options.where)
-    encoded = engine.encode(queries, weights, view)
+    encoded = engine.encode(queries, weights, view, mode=options.mode)
     searched = time.perf_counter()
     results = engine.search_encoded(
-        queries, encoded, options.k, offset=options.offset, weights=weights, view=view
+        queries,
+        encoded,
+        options.k,
+        offset=options.offset,
+        weights=weights,
+        view=view,
+        mode=options.mode,
     )
     counts = engine.facets(options.facets, options.where) if options.facets else {}
     hits = [_hits(engine, options, result) for result in results]
@@ -70,6 +78,7 @@ def search_answers(options: SearchOptions, queries: Sequence[str]) -> list[model
             documents=len(view.documents),
             proven=result.proven,
             bound=finite(result.bound),
+            loss=result.loss,
             depth=result.depth,
             hits=found,
             facets=facet_values(counts),
@@ -159,6 +168,7 @@ def index_info(manifest: Manifest) -> models.Info:
             deleted=segment.deleted,
             truncated=segment.truncated,
             passages=segment.passages,
+            hnsw=has_graph(segment),
             bytes=sum(file.size for file in segment.files),
         )
         for segment in manifest.segments

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -38,6 +38,9 @@ class SearchRequest(_Weighed):
     offset: int = Field(0, ge=0, description="How many of the best to leave out.")
     where: Text | None = Field(None, examples=[None], description='Such as "year >= 2019".')
     facets: list[Text] = Field([], max_length=20, description="Keys whose values are counted.")
+    mode: Literal["exact", "fast"] = Field(
+        "exact", description="fast: without proof, of an index with a graph; scores are exact."
+    )
     snippets: bool = Field(True, description="Whether hits carry a passage with highlights.")
     texts: bool = Field(False, description="Whether hits carry the whole text.")
     index: Index = None
@@ -165,6 +168,7 @@ class Answer(BaseModel):
     documents: int = Field(description="How many match.")
     proven: bool
     bound: float | None = Field(description="The most that any other document can score.")
+    loss: float = Field(description="By how much that is above the last hit; 0 if proven.")
     depth: int
     hits: list[FoundDocument]
     facets: dict[str, list[CountedValue]]
@@ -264,6 +268,7 @@ class SegmentInfo(BaseModel):
     deleted: int
     truncated: int | None
     passages: int | None
+    hnsw: bool = Field(description="Whether it has a graph, for the mode fast.")
     bytes: int
 
 

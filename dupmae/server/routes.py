@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from dupmae.engine.fast import choose_fuse
 from dupmae.errors import DataError
 from dupmae.server import models
 from dupmae.server.answers import (
@@ -159,7 +160,9 @@ async def metrics(service: ServiceOf) -> Response:
 
 def _options(service: Service, index: ServedIndex, asked: models.SearchRequest) -> SearchOptions:
     service.check_page(asked.k, asked.offset)
-    index.pinned().choose_weights(asked.dense_weight, asked.sparse_weight, asked.feedback)
+    engine = index.pinned()
+    engine.choose_weights(asked.dense_weight, asked.sparse_weight, asked.feedback)
+    choose_fuse(asked.mode, engine.view.parts)
     return SearchOptions(
         index=index,
         k=asked.k,
@@ -169,6 +172,7 @@ def _options(service: Service, index: ServedIndex, asked: models.SearchRequest) 
         dense_weight=asked.dense_weight,
         sparse_weight=asked.sparse_weight,
         feedback=asked.feedback,
+        mode=asked.mode,
         snippets=asked.snippets,
         texts=asked.texts,
     )
