@@ -73,8 +73,8 @@ class _Settings:
     multiple=True,
     metavar="LIST",
     help="hybrid, no-feedback, dense, sparse, fast, bm25, bm25-stem, bm25-lucene, rrf, minmax, "
-    "convex, run:FILE, index:FOLDER, model:FOLDER, st:MODEL, st-sparse:MODEL; with commas or repeated.  "
-    "[default: the first four]",
+    "convex, run:FILE, index:FOLDER, model:FOLDER, st:MODEL, st-sparse:MODEL; with commas or "
+    "repeated.  [default: the first four]",
 )
 @click.option(
     "-m",

@@ -102,7 +102,7 @@ def take_apart(
         "feedback": weights.feedback,
     }
     explanation = explain(engine, query, doc_id, k=k, where=where, **given)
-    result = engine.search(query, k, offset=0, where=where, **given)
+    result = engine.search(query, k, where=where, mode="exact", **given)
     hit = Hit(doc_id, explanation.score, explanation.dense, explanation.sparse, explanation.passage)
     # As if the document were all that was found: its snippet is of the passage explained.
     found = snippet(engine, replace(result, hits=(hit,)), doc_id, where=where)
