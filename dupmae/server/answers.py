@@ -96,13 +96,20 @@ def take_apart(
     Raises:
         DataError: if no document has that id, or it does not match.
     """
-    given = {
-        "dense_weight": weights.dense,
-        "sparse_weight": weights.sparse,
-        "feedback": weights.feedback,
-    }
-    explanation = explain(engine, query, doc_id, k=k, where=where, **given)
-    result = engine.search(query, k, where=where, mode="exact", **given)
+    dense, sparse, feedback = weights.dense, weights.sparse, weights.feedback
+    explanation = explain(
+        engine,
+        query,
+        doc_id,
+        k=k,
+        where=where,
+        dense_weight=dense,
+        sparse_weight=sparse,
+        feedback=feedback,
+    )
+    result = engine.search(
+        query, k, where=where, dense_weight=dense, sparse_weight=sparse, feedback=feedback
+    )
     hit = Hit(doc_id, explanation.score, explanation.dense, explanation.sparse, explanation.passage)
     # As if the document were all that was found: its snippet is of the passage explained.
     found = snippet(engine, replace(result, hits=(hit,)), doc_id, where=where)
