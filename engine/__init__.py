@@ -18,6 +18,7 @@ from dupmae.engine.manifest import Manifest, read_manifest
 from dupmae.engine.merge import compact
 from dupmae.engine.pyserini_export import to_pyserini
 from dupmae.engine.pyserini_import import from_pyserini
+from dupmae.engine.records import explanation_fields, manifest_fields, passage_fields
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.snapshot import restore_index, snapshot_index
 from dupmae.engine.snippets import Highlight, Snippet, snippet, snippets
@@ -52,10 +53,13 @@ __all__ = [
     "delete_documents",
     "delete_matching",
     "explain",
+    "explanation_fields",
     "export_index",
     "from_pyserini",
+    "manifest_fields",
     "parse_filter",
     "parse_keys",
+    "passage_fields",
     "read_corpus",
     "read_id_file",
     "read_manifest",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from dupmae.commands.display import Display, printable
 from dupmae.commands.snippets import (
-    passage_json,
     passage_text,
     snippet_json,
     snippet_lines,
@@ -171,6 +170,8 @@ def _answer(
 
 
 def _hit_fields(rank: int, hit: Hit, document: Document, snippet: Snippet) -> dict[str, Any]:
+    from dupmae.engine import passage_fields
+
     passage = hit.passage
     scoring = "" if passage is None else document.text[passage.start : passage.end]
     return {
@@ -182,6 +183,6 @@ def _hit_fields(rank: int, hit: Hit, document: Document, snippet: Snippet) -> di
         "title": document.title,
         "text": document.text,
         "metadata": dict(document.metadata),
-        **passage_json(passage, scoring),
+        **passage_fields(passage, scoring),
         "snippet": snippet_json(snippet),
     }

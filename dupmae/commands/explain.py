@@ -22,7 +22,6 @@ from dupmae.commands.options import (
     where_option,
 )
 from dupmae.commands.snippets import (
-    passage_json,
     passage_text,
     snippet_json,
     snippet_lines,
@@ -57,7 +56,7 @@ def explain(
     with open_index(index_folder, **encoding) as engine:
         taken = take_apart(engine, query, doc_id, k, chosen)
     if as_json:
-        click.echo(json.dumps(explanation_fields(taken), ensure_ascii=False))
+        click.echo(json.dumps(explained_fields(taken), ensure_ascii=False))
     else:
         click.echo(explanation_text(taken, Display.of_stdout()))
 
@@ -83,38 +82,12 @@ def take_apart(
     return Explained(explanation, passage, engine.count(where))
 
 
-def explanation_fields(taken: Explained) -> dict[str, Any]:
-    """Return an explanation as values of JSON."""
-    explanation = taken.explanation
-    return {
-        "query": explanation.query,
-        "id": explanation.doc_id,
-        "rank": explanation.rank,
-        "documents": taken.total,
-        "k": explanation.k,
-        "kth_score": explanation.kth_score,
-        "gap": explanation.gap,
-        "score": explanation.score,
-        "dense_weight": explanation.weights.dense,
-        "sparse_weight": explanation.weights.sparse,
-        "feedback": explanation.weights.feedback,
-        "dense": explanation.dense,
-        "sparse": explanation.sparse,
-        **passage_json(explanation.passage, explanation.passage_text),
-        "terms": [
-            {
-                "term": term.text,
-                "query_weight": term.query_weight,
-                "document_weight": term.document_weight,
-                "product": term.product,
-            }
-            for term in explanation.terms
-        ],
-        "missing": [
-            {"term": term.text, "query_weight": term.query_weight} for term in explanation.missing
-        ],
-        "snippet": snippet_json(taken.snippet),
-    }
+def explained_fields(taken: Explained) -> dict[str, Any]:
+    """Return an explanation with its snippet as values of JSON."""
+    from dupmae.engine import explanation_fields
+
+    fields = explanation_fields(taken.explanation, taken.total)
+    return {**fields, "snippet": snippet_json(taken.snippet)}
 
 
 def explanation_text(taken: Explained, display: Display) -> str:

@@ -6,18 +6,13 @@ None of them needs the model.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from dupmae.commands.options import index_option, json_option
 from dupmae.errors import IndexMissingError, UsageError
-
-if TYPE_CHECKING:
-    from dupmae.engine import Manifest
 
 
 @click.command()
@@ -25,9 +20,9 @@ if TYPE_CHECKING:
 @json_option
 def info(index_folder: Path, as_json: bool) -> None:
     """Say what the index holds, and by which encoder."""
-    from dupmae.engine import read_manifest
+    from dupmae.engine import manifest_fields, read_manifest
 
-    found = _info(read_manifest(index_folder))
+    found = manifest_fields(read_manifest(index_folder))
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -134,36 +129,3 @@ def restore(file: Path, index_folder: Path) -> None:
 
     manifest = restore_index(file, index_folder)
     click.echo(f"{index_folder} holds {manifest.documents:,} documents of {file}", err=True)
-
-
-def _info(manifest: Manifest) -> dict[str, Any]:
-    from dupmae.engine.fast import has_graph
-
-    segments = [
-        {
-            "name": segment.name,
-            "documents": segment.documents,
-            "deleted": segment.deleted,
-            "truncated": segment.truncated,
-            "passages": segment.passages,
-            "hnsw": has_graph(segment),
-            "bytes": sum(file.size for file in segment.files),
-        }
-        for segment in manifest.segments
-    ]
-    return {
-        "documents": manifest.documents,
-        "deleted": sum(segment.deleted for segment in manifest.segments),
-        "truncated": manifest.truncated,
-        "passages": manifest.passages,
-        "chunk": manifest.chunk and asdict(manifest.chunk),
-        "bytes": sum(file.size for file in manifest.files),
-        "generation": manifest.generation,
-        "created": manifest.created,
-        "encoder": manifest.encoder_name,
-        "seal": manifest.encoder_seal,
-        "dense_dim": manifest.dense_dim,
-        "vocabulary_size": manifest.vocabulary_size,
-        "format_version": manifest.format_version,
-        "segments": segments,
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dupmae.commands.display import Display
@@ -22,11 +21,6 @@ def snippet_json(snippet: Snippet) -> dict[str, Any]:
         for match in snippet.highlights
     ]
     return {"text": snippet.text, "highlights": highlights}
-
-
-def passage_json(passage: Passage | None, text: str) -> dict[str, Any]:
-    """Return what is added about a split document: the passage that scores, with its text."""
-    return {} if passage is None else {"passage": {**asdict(passage), "text": text}}
 
 
 def passage_text(passage: Passage | None) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from dupmae.engine import (
-    Explanation,
     FacetValue,
     Filter,
     Key,
@@ -17,10 +16,11 @@ from dupmae.engine import (
     Snippet,
     Weights,
     explain,
+    explanation_fields,
+    manifest_fields,
     snippet,
     snippets,
 )
-from dupmae.engine.fast import has_graph
 from dupmae.server import models
 from dupmae.server.indexes import ServedIndex
 from dupmae.types import Document, Hit, Passage, SearchResult
@@ -113,40 +113,8 @@ def take_apart(
     hit = Hit(doc_id, explanation.score, explanation.dense, explanation.sparse, explanation.passage)
     # As if the document were all that was found: its snippet is of the passage explained.
     found = snippet(engine, replace(result, hits=(hit,)), doc_id, where=where)
-    return _explained(explanation, found, result, engine.count(where))
-
-
-def _explained(
-    explanation: Explanation, found: Snippet, result: SearchResult, documents: int
-) -> models.Explained:
     return models.Explained(
-        query=explanation.query,
-        id=explanation.doc_id,
-        rank=explanation.rank,
-        documents=documents,
-        k=explanation.k,
-        kth_score=explanation.kth_score,
-        gap=explanation.gap,
-        score=explanation.score,
-        dense_weight=explanation.weights.dense,
-        sparse_weight=explanation.weights.sparse,
-        feedback=explanation.weights.feedback,
-        dense=explanation.dense,
-        sparse=explanation.sparse,
-        passage=_passage(explanation.passage, explanation.passage_text),
-        terms=[
-            models.Term(
-                term=term.text,
-                query_weight=term.query_weight,
-                document_weight=term.document_weight,
-                product=term.product,
-            )
-            for term in explanation.terms
-        ],
-        missing=[
-            models.MissingTerm(term=term.text, query_weight=term.query_weight)
-            for term in explanation.missing
-        ],
+        **{"passage": None, **explanation_fields(explanation, engine.count(where))},
         snippet=_snippet(found),
         bound=finite(result.bound),
         depth=result.depth,
@@ -168,35 +136,7 @@ def facet_values(
 
 def index_info(manifest: Manifest) -> models.Info:
     """Return what `info` says of an index."""
-    segments = [
-        models.SegmentInfo(
-            name=segment.name,
-            documents=segment.documents,
-            deleted=segment.deleted,
-            truncated=segment.truncated,
-            passages=segment.passages,
-            hnsw=has_graph(segment),
-            bytes=sum(file.size for file in segment.files),
-        )
-        for segment in manifest.segments
-    ]
-    chunk = manifest.chunk
-    return models.Info(
-        documents=manifest.documents,
-        deleted=sum(segment.deleted for segment in manifest.segments),
-        truncated=manifest.truncated,
-        passages=manifest.passages,
-        chunk=None if chunk is None else models.ChunkInfo(**asdict(chunk)),
-        bytes=sum(file.size for file in manifest.files),
-        generation=manifest.generation,
-        created=manifest.created,
-        encoder=manifest.encoder_name,
-        seal=manifest.encoder_seal,
-        dense_dim=manifest.dense_dim,
-        vocabulary_size=manifest.vocabulary_size,
-        format_version=manifest.format_version,
-        segments=segments,
-    )
+    return models.Info(**manifest_fields(manifest))
 
 
 def finite(bound: float) -> float | None:
