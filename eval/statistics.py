@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtr
 
 from dupmae.errors import UsageError
 from dupmae.eval.metrics import Values, is_averaged
+from dupmae.eval.student import two_sided_p
 from dupmae.types import Float64
 
 SAMPLES = 10_000
@@ -215,7 +215,7 @@ def t_test_p(differences: Float64) -> Float64:
     mean, spread = np.abs(differences.mean(axis=0)), differences.std(axis=0, ddof=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(mean == 0, 0.0, mean / (spread / math.sqrt(queries)))
-    return np.asarray(2 * stdtr(queries - 1, -t), dtype=np.float64)
+    return np.array([two_sided_p(value, queries - 1) for value in t.tolist()])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
