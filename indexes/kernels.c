@@ -1,6 +1,6 @@
-/* The loops of every search: two over all documents, two that score some exactly. kernels.py says what
- * each means and does the same in NumPy where no compiler was at hand. Plain C without Python: ctypes
- * calls it, and several threads may, each on its own range of documents. */
+/* The loops of every search: two over all documents, two that score some exactly. kernels.py says
+ * what each means and does the same in NumPy where no compiler was at hand. Plain C without Python:
+ * ctypes calls it, and several threads may, each on its own documents. */
 
 #include <stdint.h>
 #include <string.h>
@@ -92,8 +92,8 @@ int64_t reach(int64_t low, int64_t high, const uint8_t *restrict allowed,
     return count;
 }
 
-/* Summed as NumPy sums a row: halves, cut at a multiple of 8, of at most 128 values, these in 8 sums.
- * Products are exact, so fusing them with the addition would change no bit. */
+/* Summed as NumPy sums a row: halves, cut at a multiple of 8, of at most 128 values, these in 8
+ * sums. Products are exact, so fusing them with the addition would change no bit. */
 static inline __attribute__((always_inline)) double short_sum(const float *restrict a,
                                                               const double *restrict b, int64_t n) {
     double sums[8] = {0}, sum = 0;

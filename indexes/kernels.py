@@ -146,6 +146,7 @@ def score_dense(vectors: Float32, query: Float64, ordinals: Int64) -> Float64:
         query: (dim,) float32 values.
         ordinals: (m,), all within N.
     """
+    assert vectors.dtype == np.float32
     if _COMPILED is None:
         return _score_dense(vectors, query, ordinals)
     scores = np.empty(len(ordinals))

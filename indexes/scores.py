@@ -28,8 +28,7 @@ def dense_scores(vectors: Float32, query: Float32, ordinals: Int64) -> Float64:
     """
     if query.shape != vectors.shape[1:]:
         raise ValueError(f"expected a query of shape {vectors.shape[1:]}, found {query.shape}")
-    _check(ordinals, len(vectors))
-    return score_dense(vectors, query.astype(np.float64), ordinals)
+    return score_dense(vectors, query.astype(np.float64), _checked(ordinals, len(vectors)))
 
 
 def sparse_scores(
@@ -48,7 +47,7 @@ def sparse_scores(
     Raises:
         IndexError: if there is no such ordinal.
     """
-    _check(ordinals, len(vectors))
+    ordinals = _checked(ordinals, len(vectors))
     if len(query_terms) == 0:
         return np.zeros(len(ordinals))
     # Looked up, not searched for: most of a document's terms are not the query's.
@@ -57,7 +56,9 @@ def sparse_scores(
     return score_sparse(vectors, query, ordinals)
 
 
-def _check(ordinals: Int64, documents: int) -> None:
+def _checked(ordinals: Int64, documents: int) -> Int64:
+    """Return ordinals as compiled code can read them, which would read what is not there too."""
     outside = ordinals[(ordinals < 0) | (ordinals >= documents)]
-    if len(outside):  # compiled code would read what is not there
+    if len(outside):
         raise IndexError(f"expected ordinals from 0 to below {documents}, found {outside[0]}")
+    return np.ascontiguousarray(ordinals, dtype=np.int64)
