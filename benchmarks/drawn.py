@@ -18,7 +18,7 @@ import numpy as np
 
 from dupmae.engine import read_manifest
 from dupmae.engine.opened import open_segments
-from dupmae.indexes.scores import row_positions
+from dupmae.indexes.kernels import row_positions
 from dupmae.types import Encoded, Float32, Int64, SparseVectors
 
 NEIGHBOURS = 8

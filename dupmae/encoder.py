@@ -12,7 +12,6 @@ or nothing but unknown words) has a dense vector and no terms.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -21,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dupmae.base_encoder import BaseEncoder
 from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import TEXTS_AT_ONCE, batches, goes_on, readable, spans, term_spans
+from dupmae.inputs import batches
 from dupmae.runtime import RUNTIME, Network, Reading
 from dupmae.stored import StoredModel, read_model
 from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
@@ -35,9 +35,7 @@ from dupmae.types import (
     Encoded,
     Float32,
     Int32,
-    Int64,
     SparseVectors,
-    TermSpans,
 )
 
 BATCH_TOKENS = 1024
@@ -45,11 +43,8 @@ BATCH_TOKENS = 1024
 _Row = tuple[Int32, Float32]
 
 
-class Encoder:
-    """A stored model, ready to encode; see the module for what it promises.
-
-    Several threads may use one encoder at once.
-    """
+class Encoder(BaseEncoder):
+    """A stored model, ready to encode; see the module for what it promises."""
 
     def __init__(
         self, model: StoredModel, heads: HeadSettings, *, threads: int | None = None
@@ -62,16 +57,10 @@ class Encoder:
             cls_attention="cls_attention.key.weight" in weights,
             knows_idf="training_idf" in weights,
         )
-        self.name = model.name
-        self.heads = heads
-        """How the two vectors are formed and weighed."""
-        self.seal = model.seal(heads)
-        """Hex digest of all that decides the vectors."""
+        super().__init__(model.name, heads, model.tokenizer, model.special_ids)
+        self._seal = model.seal(heads)
         self._network = Network(model, heads)
         self._threads = threads or _processors()
-        self._tokenizer = model.tokenizer
-        self._special_ids = model.special_ids
-        self._tokenizing = threading.Lock()  # a tokenizer has one truncation for all threads
         self._query_weight_V = np.maximum(weights["query_term_weight"].astype(np.float32), 0)
         idf_V = weights.get("training_idf")
         self._training_idf_V = None if idf_V is None else idf_V.astype(np.float32)
@@ -104,91 +93,23 @@ class Encoder:
         return cls(model, heads, threads=threads)
 
     @property
+    def seal(self) -> str:
+        """Hex digest of all that decides the vectors."""
+        return self._seal
+
+    @property
     def runtime(self) -> str:
         """What runs the model: the library's version, the precision, the processor."""
         return f"{RUNTIME} float32 on {describe_cpu()}"
-
-    @property
-    def vocabulary_size(self) -> int:
-        """One more than the largest term id."""
-        return self._network.vocabulary_size
-
-    @property
-    def dense_dim(self) -> int:
-        """Dimensions of a dense vector."""
-        return self.heads.dense_dim
-
-    @property
-    def max_document_length(self) -> int:
-        """Tokens of a document that are read, special ones included."""
-        return self.heads.max_document_length
-
-    def term_texts(self, terms: Sequence[int]) -> list[str]:
-        """Return the vocabulary's entries for the given term ids."""
-        return [str(self._tokenizer.id_to_token(int(term))) for term in terms]
-
-    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
-        """Return where each text's own terms occur, as far as it is read as a document."""
-        with self._tokenizing:
-            return term_spans(
-                self._tokenizer, texts, self.heads.max_document_length, self._special_ids
-            )
-
-    def encode_queries(
-        self, texts: Sequence[str], corpus: CorpusStatistics | None = None
-    ) -> Encoded:
-        """Encode texts as queries, in their order.
-
-        Args:
-            texts: any strings.
-            corpus: where they will be searched for; without it a model with `corpus_idf` uses
-                the idf of its training text.
-        """
-        ids, _ = self._token_ids(texts, self.heads.max_query_length)
-        return self._encode(ids, partial(self._query_row, corpus=corpus))
-
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
-        """Encode texts as documents, in their order."""
-        return self.encode_tokenised(self.tokenise_documents(texts))
-
-    def tokenise_documents(self, texts: Sequence[str]) -> list[list[int]]:
-        """Do the first half of `encode_documents`: return each text's token ids.
-
-        The next texts may be tokenised by one thread while another encodes these.
-        """
-        return self.read_documents(texts)[0]
-
-    def read_documents(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """Return what `tokenise_documents` does, and which texts go on behind what is read."""
-        return self._token_ids(texts, self.heads.max_document_length)
-
-    def token_spans(self, texts: Sequence[str]) -> list[Int64]:
-        """Return the characters of all of each text's tokens, (n, 2), special ones left out."""
-        with self._tokenizing:
-            self._tokenizer.no_truncation()
-            return [spans(text, self._spans) for text in texts]
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
         return self._encode(ids, self._document_row)
 
-    def _token_ids(
-        self, texts: Sequence[str], max_length: int
-    ) -> tuple[list[list[int]], list[bool]]:
-        """Return each text's first ids, and whether it goes on behind them."""
-        ids: list[list[int]] = []
-        cut = [goes_on(text, max_length) for text in texts]
-        with self._tokenizing:
-            self._tokenizer.enable_truncation(max_length)
-            for start in range(0, len(texts), TEXTS_AT_ONCE):
-                some = [readable(text, max_length) for text in texts[start : start + TEXTS_AT_ONCE]]
-                for encoding in self._tokenizer.encode_batch_fast(some):
-                    cut[len(ids)] |= bool(encoding.overflowing)
-                    ids.append(encoding.ids)
-        return ids, cut
-
-    def _spans(self, text: str) -> list[tuple[int, int]]:
-        return self._tokenizer.encode(text, add_special_tokens=False).offsets
+    def _encode_queries(
+        self, ids: Sequence[Sequence[int]], corpus: CorpusStatistics | None
+    ) -> Encoded:
+        return self._encode(ids, partial(self._query_row, corpus=corpus))
 
     def _encode(self, ids: Sequence[Sequence[int]], weigh: Callable[[Reading], _Row]) -> Encoded:
         dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)

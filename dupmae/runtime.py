@@ -5,12 +5,17 @@ Left out: tokens before it, term weights after it (`encoder.py`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+# From 1.29 on ONNX Runtime sends its maker what it is used for, and marks the user's folder with an
+# id, unless this is set before it is imported. Who sets it otherwise means it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 from dupmae.graph import MASKED, build_graph
 from dupmae.heads import HeadSettings

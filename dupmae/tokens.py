@@ -25,29 +25,13 @@ class Tokens:
 
     def ids(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
         """Return each text's ids with [CLS] and [SEP], cut to `max_length` in all."""
-        return self.read(texts, max_length)[0]
-
-    def read(self, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
-        """Return what `ids` does, and which texts were cut."""
         ids: list[list[int]] = []
-        cut: list[bool] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
-            encoded = self.tokenizer(
+            ids += self.tokenizer(
                 list(texts[start : start + TEXTS_AT_ONCE]), truncation=True, max_length=max_length,
                 return_attention_mask=False, return_token_type_ids=False,
-            )  # fmt: skip
-            ids += encoded["input_ids"]
-            cut += [bool(encoding.overflowing) for encoding in encoded.encodings]
-        return ids, cut
-
-    def spans(self, text: str) -> Sequence[tuple[int, int]]:
-        """Return the characters of all tokens of a text, special ones left out."""
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True,
-            return_attention_mask=False, return_token_type_ids=False, verbose=False,
-        )  # fmt: skip
-        offsets: Sequence[tuple[int, int]] = encoded["offset_mapping"]
-        return offsets
+            )["input_ids"]  # fmt: skip
+        return ids
 
     def batch(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Pad ids of at least one text to (B, L); return them with their attention mask (B, L)."""

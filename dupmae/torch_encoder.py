@@ -10,7 +10,6 @@ or nothing but unknown words) has a dense vector and no terms. No tensor leaves 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from dupmae.base_encoder import BaseEncoder
 from dupmae.card import Card
 from dupmae.checkpoint import load_model, save_model
 from dupmae.config import load_config
@@ -27,7 +27,7 @@ from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import batches, goes_on, readable, spans, term_spans
+from dupmae.inputs import batches
 from dupmae.model import DupMAE, activate, term_factors
 from dupmae.pooling import pool_own_terms, pool_vocabulary
 from dupmae.processes import resolve_device
@@ -39,9 +39,7 @@ from dupmae.types import (
     Encoded,
     Float32,
     Int32,
-    Int64,
     SparseVectors,
-    TermSpans,
 )
 
 CPU_BATCH_TOKENS = 1024
@@ -51,7 +49,7 @@ DEVICE_BATCH_TOKENS = 32768
 _Row = tuple[Int32, Float32]
 
 
-class TorchEncoder:
+class TorchEncoder(BaseEncoder):
     """A model with its tokenizer, ready to encode; see the module for what it promises.
 
     It takes the model over: moves it to `device` and puts it in evaluation mode.
@@ -72,17 +70,14 @@ class TorchEncoder:
             cls_attention=model.cls_attention is not None,
             knows_idf=model.training_idf is not None,
         )
-        self.name = name
+        super().__init__(name, model.heads, tokenizer.backend_tokenizer, tokenizer.all_special_ids)
         self._device = resolve_device(str(device))
         self._model = model.eval().to(self._device)
-        self._tokenizer = tokenizer
+        self._whole_tokenizer = tokenizer
         self._tokens = Tokens(tokenizer, self._device)
-        self._special_ids = frozenset(tokenizer.all_special_ids)
         self._is_term_V = self._tokens.ordinary(
-            torch.arange(self._tokens.vocabulary_size, device=self._device)
+            torch.arange(self.vocabulary_size, device=self._device)
         )
-        # A fast tokenizer fails with "Already borrowed" when two threads set its truncation.
-        self._tokenizing = threading.Lock()
         self._seal = ""
 
     @classmethod
@@ -118,11 +113,6 @@ class TorchEncoder:
         return cls(loaded.model, loaded.tokenizer, loaded.name, device=device)
 
     @property
-    def heads(self) -> HeadSettings:
-        """How the two vectors are formed and weighed."""
-        return self._model.heads
-
-    @property
     def runtime(self) -> str:
         """What runs the model: the library's version, the precision, the processor."""
         precision = str(next(self._model.parameters()).dtype).removeprefix("torch.")
@@ -133,77 +123,20 @@ class TorchEncoder:
         return f"torch {torch.__version__} {precision} on {on}"
 
     @property
-    def dense_dim(self) -> int:
-        """Dimensions of a dense vector."""
-        return self.heads.dense_dim
-
-    @property
-    def max_document_length(self) -> int:
-        """Tokens of a document that are read, special ones included."""
-        return self.heads.max_document_length
-
-    @property
-    def vocabulary_size(self) -> int:
-        """One more than the largest term id."""
-        return self._tokens.vocabulary_size
-
-    @property
     def seal(self) -> str:
         """Hex digest of all that decides the vectors, computed when first asked for."""
         if not self._seal:
-            self._seal = model_seal(self._model, self._tokenizer)
+            self._seal = model_seal(self._model, self._whole_tokenizer)
         return self._seal
-
-    def term_texts(self, terms: Sequence[int]) -> list[str]:
-        """Return the vocabulary's entries for the given term ids."""
-        return [str(text) for text in self._tokenizer.convert_ids_to_tokens(list(map(int, terms)))]
-
-    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
-        """Return where each text's own terms occur, as far as it is read as a document."""
-        with self._tokenizing:
-            return term_spans(
-                self._tokenizer.backend_tokenizer,
-                texts,
-                self.heads.max_document_length,
-                self._special_ids,
-            )
-
-    def encode_queries(
-        self, texts: Sequence[str], corpus: CorpusStatistics | None = None
-    ) -> Encoded:
-        """Encode texts as queries, in their order.
-
-        Args:
-            texts: any strings.
-            corpus: where they will be searched for; without it a model with `corpus_idf` uses
-                the idf of its training text.
-        """
-        ids, _ = self._token_ids(texts, self.heads.max_query_length)
-        return self._encode(ids, as_query=True, corpus=corpus)
-
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
-        """Encode texts as documents, in their order."""
-        return self.encode_tokenised(self.tokenise_documents(texts))
-
-    def tokenise_documents(self, texts: Sequence[str]) -> list[list[int]]:
-        """Do the first half of `encode_documents`: return each text's token ids.
-
-        The next texts may be tokenised by one thread while another encodes these.
-        """
-        return self.read_documents(texts)[0]
-
-    def read_documents(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """Return what `tokenise_documents` does, and which texts go on behind what is read."""
-        return self._token_ids(texts, self.heads.max_document_length)
-
-    def token_spans(self, texts: Sequence[str]) -> list[Int64]:
-        """Return the characters of all of each text's tokens, (n, 2), special ones left out."""
-        with self._tokenizing:
-            return [spans(text, self._tokens.spans) for text in texts]
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
         return self._encode(ids, as_query=False)
+
+    def _encode_queries(
+        self, ids: Sequence[Sequence[int]], corpus: CorpusStatistics | None
+    ) -> Encoded:
+        return self._encode(ids, as_query=True, corpus=corpus)
 
     def save(
         self, folder: Path | str, *, half_precision: bool = False, card: Card | None = None
@@ -217,7 +150,7 @@ class TorchEncoder:
         """
         dtype = torch.float16 if half_precision else torch.float32
         save_model(
-            self._model, self._tokenizer, Path(folder), name=self.name, dtype=dtype, card=card
+            self._model, self._whole_tokenizer, Path(folder), name=self.name, dtype=dtype, card=card
         )
 
     @torch.inference_mode()
@@ -251,17 +184,6 @@ class TorchEncoder:
                 row = top_terms(terms.int().cpu().numpy(), weights.cpu().numpy(), k)
                 rows[batch[place]] = row
         return Encoded(dense, SparseVectors.from_rows(rows))
-
-    def _token_ids(
-        self, texts: Sequence[str], max_length: int
-    ) -> tuple[list[list[int]], list[bool]]:
-        """Return each text's first ids, and whether it goes on behind them."""
-        some = [readable(text, max_length) for text in texts]
-        with self._tokenizing:
-            ids, cut = self._tokens.read(some, max_length)
-        return ids, [
-            is_cut or goes_on(text, max_length) for is_cut, text in zip(cut, texts, strict=True)
-        ]
 
     def _sparse(
         self, ids: Sequence[Sequence[int]], hidden_BLD: Tensor, voting_BL: Tensor

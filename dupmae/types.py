@@ -177,8 +177,9 @@ class Ranking:
             raise ValueError("expected int64 ordinals and float64 scores")
         if self.ordinals.shape != self.scores.shape or self.ordinals.ndim != 1:
             raise ValueError("ordinals and scores must be one-dimensional and equally long")
-        falls, ties = np.diff(self.scores) < 0, np.diff(self.scores) == 0
-        if not np.all(falls | (ties & (np.diff(self.ordinals) > 0))):
+        before, after = self.scores[:-1], self.scores[1:]
+        falls = after < before
+        if not (falls.all() or np.all(falls | ((after == before) & (np.diff(self.ordinals) > 0)))):
             raise ValueError("scores must not rise, and ties must be ordered by ordinal")
 
     def __len__(self) -> int:

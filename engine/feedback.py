@@ -71,16 +71,13 @@ def _relevance(scores: Float64) -> Float64:
 
 def _mixed_terms(view: View, ordinals: Sequence[int], relevance: Float64) -> tuple[Int32, Float64]:
     """Return the mixture's heaviest terms, increasing, and their weights; ties by term."""
-    terms: list[Int32] = []
-    weights: list[Float64] = []
-    for ordinal, share in zip(ordinals, relevance.tolist(), strict=True):
-        own, in_document = view.sparse_row(ordinal)
-        weighed = in_document * _idf(view.corpus, own)
-        terms.append(own)
-        weights.append(share * _unit(weighed))
-    distinct, places = np.unique(np.concatenate(terms), return_inverse=True)
-    mixture = np.zeros(len(distinct))
-    np.add.at(mixture, places, np.concatenate(weights))
+    documents = SparseVectors.from_rows([view.sparse_row(ordinal) for ordinal in ordinals])
+    weighed = documents.weights * _idf(view.corpus, documents.terms)
+    for row, share in enumerate(relevance.tolist()):
+        own = slice(documents.indptr[row], documents.indptr[row + 1])
+        weighed[own] = share * _unit(weighed[own])
+    distinct, places = np.unique(documents.terms, return_inverse=True)
+    mixture: Float64 = np.bincount(places, weights=weighed, minlength=len(distinct))
     kept = np.sort(np.argsort(-mixture, kind="stable")[:FEEDBACK_TERMS])
     return distinct[kept], mixture[kept]
 

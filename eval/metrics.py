@@ -1,7 +1,8 @@
 """Measures by their ir_measures names, for each query and over all.
 
 ir_measures hands most of them to trec_eval's code. A run enters with `falling_scores`, so that
-its order, and not a rule for ties, decides: the same numbers come out of its TREC file.
+its order, and not a rule for ties, decides: the same numbers come out of its TREC file. It is
+imported where it is used, since it comes with the extra [eval] only.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import difflib
 import subprocess
 from collections.abc import Sequence
 from typing import Any
-
-import ir_measures
 
 from dupmae.errors import UsageError
 from dupmae.eval.beir import Qrels
@@ -35,6 +34,8 @@ def measure_run(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES) -> V
     Raises:
         UsageError: if a measure is unknown.
     """
+    import ir_measures
+
     parsed = parse_measures(measures)
     pairs = {
         query_id: _falling(ranking)
@@ -81,6 +82,8 @@ def aggregate(values: Values) -> dict[str, float]:
 
 def is_averaged(name: str) -> bool:
     """Say whether `aggregate` takes the mean of a measure, and not the sum."""
+    import ir_measures
+
     (measure,) = parse_measures([name])
     return isinstance(measure.aggregator(), ir_measures.measures.MeanAgg)
 
@@ -120,6 +123,8 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
 
 
 def _parse_measure(name: str) -> Any:
+    import ir_measures
+
     # ir_measures 0.4 parses names with ast.Num, which Python 3.14 no longer has; hence our own.
     try:
         base, parameters, at_value = _split_name(name)
@@ -138,6 +143,8 @@ def _parse_measure(name: str) -> Any:
 
 def _checked(measure: Any, name: str) -> Any:
     """Return the measure if it can be computed, tried on two hits."""
+    import ir_measures
+
     cutoff = measure.SUPPORTED_PARAMS.get("cutoff")
     if cutoff is not None and (cutoff.required or "cutoff" in measure.params):
         found = measure.params.get("cutoff")

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtr
 
 from dupmae.errors import UsageError
 from dupmae.eval.metrics import Values, is_averaged
@@ -209,6 +208,8 @@ def t_test_p(differences: Float64) -> Float64:
     Args:
         differences: (queries, comparisons) float64.
     """
+    from scipy.special import stdtr  # of the extra [eval]
+
     queries = len(differences)
     if queries < 2:
         return np.ones(differences.shape[1])

@@ -6,11 +6,10 @@ Scores equal those of the forward store to the last bit.
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csc_array, csr_array
 
 from dupmae.indexes.scores import dense_scores
 from dupmae.indexes.topk import top_k
-from dupmae.types import Bool, Float32, Int32, Ranking, SparseVectors
+from dupmae.types import Bool, Float32, Int32, Int64, Ranking, SparseVectors
 
 
 class ExactDense:
@@ -43,22 +42,26 @@ class ExactSparse:
     """All documents that share a term with the query, by ⟨q, d⟩; holds a transposed copy."""
 
     def __init__(self, vectors: SparseVectors, vocabulary_size: int) -> None:
-        rows = csr_array(
-            (vectors.weights, vectors.terms, vectors.indptr), shape=(len(vectors), vocabulary_size)
-        )
-        self._columns: csc_array[np.float32] = rows.tocsc()
+        order = np.argsort(vectors.terms, kind="stable")
+        owners = np.repeat(np.arange(len(vectors)), np.diff(vectors.indptr))
+        self._size = len(vectors)
+        self._indptr: Int64 = np.searchsorted(vectors.terms[order], np.arange(vocabulary_size + 1))
+        self._ordinals: Int64 = owners[order]
+        self._weights: Float32 = vectors.weights[order]
 
     def __len__(self) -> int:
-        return int(self._columns.shape[0])
+        return self._size
 
     def search(self, queries: SparseVectors, k: int, allowed: Bool | None = None) -> list[Ranking]:
         """Return at most k documents a query, best first."""
         return [self._search(terms, weights, k, allowed) for terms, weights in queries]
 
     def _search(self, terms: Int32, weights: Float32, k: int, allowed: Bool | None) -> Ranking:
-        # Columns are added by rising term with exact products: the sum of `sparse_scores`.
-        products = self._columns[:, terms] @ weights.astype(np.float64)
-        scores = np.asarray(products, dtype=np.float64)
+        scores = np.zeros(self._size)
+        # Exact products, added by rising term: the sum of `sparse_scores`.
+        for term, weight in zip(terms.tolist(), weights.astype(np.float64), strict=True):
+            own = slice(self._indptr[term], self._indptr[term + 1])
+            scores[self._ordinals[own]] += weight * self._weights[own]
         if allowed is not None:
             scores = scores * allowed
         sharing = np.flatnonzero(scores > 0)  # products of weights > 0 never vanish in float64

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dupmae.errors import IndexMissingError
+from dupmae.indexes.kernels import row_positions
 from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
-from dupmae.indexes.scores import dense_scores, row_positions, sparse_scores
+from dupmae.indexes.scores import dense_scores, sparse_scores
 from dupmae.types import Encoded, Float32, Float64, Int32, Int64, SparseVectors
 
 _BLOCK = 1 << 16

@@ -112,12 +112,13 @@ def _read_safetensors(path: Path) -> TensorFile:
         begin, end = entry["data_offsets"]
         if entry["dtype"] not in _DTYPES:
             raise DataError(
-                f"{path}: {name} is {entry['dtype']}, which NumPy cannot hold; make it F32 or F16"
+                f"{path}: {name!r} is {entry['dtype']!r}, which NumPy cannot hold; "
+                "make it F32 or F16"
             )
         dtype = np.dtype(_DTYPES[entry["dtype"]])
         expected = math.prod(entry["shape"]) * dtype.itemsize
         if not 0 <= begin <= end <= len(content) - start or end - begin != expected:
-            raise ValueError(f"{name} should have {expected} bytes, and has {begin} to {end}")
+            raise ValueError(f"{name!r} should have {expected} bytes, and has {begin} to {end}")
         array = np.asarray(content)[start + begin : start + end].view(dtype)
         arrays[name] = array.reshape(entry["shape"])
     return TensorFile(path, arrays, {str(key): str(value) for key, value in settings.items()})
@@ -130,7 +131,7 @@ def _read_npz(path: Path) -> TensorFile:
             name = member.filename.removesuffix(".npy")
             if member.compress_type != zipfile.ZIP_STORED:
                 raise DataError(
-                    f"{path}: {name} is compressed and cannot be mapped; write the file with "
+                    f"{path}: {name!r} is compressed and cannot be mapped; write the file with "
                     "np.savez, not np.savez_compressed"
                 )
             array = _map_member(path, file, member)
@@ -151,7 +152,7 @@ def _map_member(path: Path, file: BinaryIO, member: zipfile.ZipInfo) -> NDArray[
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, by_columns, dtype = read(file)
     if dtype.hasobject:
-        raise ValueError(f"{member.filename} holds Python objects")
+        raise ValueError(f"{member.filename!r} holds Python objects")
     if math.prod(shape) == 0:
         return np.zeros(shape, dtype)
     order: Literal["F", "C"] = "F" if by_columns else "C"

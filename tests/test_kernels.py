@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dupmae.indexes import kernels
-from dupmae.indexes.kernels import HEAD, MIDDLE, Codes, Postings, QueryCodes, add_up, reach
+from dupmae.indexes.kernels import (
+    HEAD,
+    MIDDLE,
+    Codes,
+    Postings,
+    QueryCodes,
+    add_up,
+    reach,
+    score_dense,
+    score_sparse,
+)
+from dupmae.indexes.scores import dense_scores, sparse_scores
+from dupmae.types import SparseVectors
 
 DOCUMENTS = 40_000
 """More than two blocks of either loop."""
@@ -127,3 +139,35 @@ def test_ranges_cover_all_documents_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ranges = kernels.in_ranges(documents, lambda low, high: (low, high))
         assert len(ranges) == count
         assert [n for low, high in ranges for n in range(low, high)] == list(range(documents))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.one_of(st.integers(1, 40), st.integers(100, 1100)))
+@needs_compiled
+def test_exact_scores_are_the_same_to_the_last_bit_in_both_ways(seed: int, dim: int) -> None:
+    rng = np.random.default_rng(seed)
+    dense = rng.normal(size=(9, dim)).astype(np.float32)
+    rows = [np.flatnonzero(rng.random(dim) < share).astype(np.int32) for share in rng.random(9)]
+    sparse = SparseVectors.from_rows([(row, rng.random(len(row)) + 0.1) for row in rows])
+    query = rng.normal(size=dim).astype(np.float32).astype(np.float64)
+    ordinals = rng.integers(0, 9, 20)
+    for score, vectors, of in (
+        (score_dense, dense, query),
+        (score_sparse, sparse, np.abs(query[: int(rng.integers(1, dim + 1))])),
+    ):
+        found = score(vectors, of, ordinals)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, "_COMPILED", None)
+            patch.setattr(kernels, "_GATHERED", 7)
+            assert score(vectors, of, ordinals).tolist() == found.tolist()
+
+
+@pytest.mark.parametrize("ordinal", [-1, 3])
+def test_a_document_that_is_not_there_is_not_scored(way: str, ordinal: int) -> None:
+    asked = np.array([0, ordinal])
+    one = np.ones(1, dtype=np.float32)
+    sparse = SparseVectors.from_rows([(np.zeros(1, dtype=np.int32), one)] * 3)
+    with pytest.raises(IndexError, match=f"below 3, found {ordinal}"):
+        dense_scores(np.ones((3, 1), dtype=np.float32), one, asked)
+    with pytest.raises(IndexError, match=f"below 3, found {ordinal}"):
+        sparse_scores(sparse, np.zeros(1, dtype=np.int32), one, asked)

@@ -1,6 +1,6 @@
 """Who imports whom, read from the source: never upward, and torch in `dupmae` only.
 
-What the commands import is seen when they run: `test_without_torch.py`.
+What the commands import is seen when they run: `test_without_extras.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TIERS = [
         "onnx_format",
         "processes",
     },
-    {"config", "folder", "model", "pooling", "seal", "term_weights", "texts"},
+    {"base_encoder", "config", "folder", "model", "pooling", "seal", "term_weights", "texts"},
     {"data", "masking", "neighbours", "packing", "stored", "tokens", "weights"},
     {"card", "graph", "objective", "represent", "run_folder", "state"},
     {"checkpoint", "probe", "runtime", "teachers", "trainer"},

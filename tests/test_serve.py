@@ -18,7 +18,7 @@ from live_server import DOCUMENTS, running, tiny_index
 
 from dupmae.cli import main
 from dupmae.client import DupMAEClient
-from dupmae.commands import serve as serve_command
+from dupmae.commands.extras import EXTRAS
 from dupmae.errors import DataError, UsageError
 from dupmae.types import Document
 
@@ -168,5 +168,5 @@ def test_it_says_in_one_line_why_it_does_not_start(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         refused(1, f"port {port}", "--index", str(index), "--model", str(model), "--port", port)
-    monkeypatch.setattr(serve_command, "_NEEDED", ("a_package_that_is_not_there",))
+    monkeypatch.setitem(EXTRAS, "serve", (("a_package_that_is_not_there",), "serve"))
     refused(2, "pip install 'dupmae[serve]'")

@@ -97,12 +97,12 @@ def bad_header(**entry: object) -> bytes:
         (b"", "damaged"),
         (b"short", "damaged"),
         (b"\xff" * 100, "damaged"),
-        (bad_header()[:-1], "dense should have 8 bytes"),
-        (bad_header(shape=[3]), "dense should have 12 bytes"),
-        (bad_header(data_offsets=[4, 12]), "dense should have 8 bytes"),
-        (bad_header(data_offsets=[-8, 0]), "dense should have 8 bytes"),
+        (bad_header()[:-1], "'dense' should have 8 bytes"),
+        (bad_header(shape=[3]), "'dense' should have 12 bytes"),
+        (bad_header(data_offsets=[4, 12]), "'dense' should have 8 bytes"),
+        (bad_header(data_offsets=[-8, 0]), "'dense' should have 8 bytes"),
         (bad_header(data_offsets="ab"), "damaged"),
-        (bad_header(dtype="BF16"), "dense is BF16.*F32 or F16"),
+        (bad_header(dtype="BF16"), "'dense' is 'BF16'.*F32 or F16"),
         ((2).to_bytes(8, "little") + b"[]", "damaged"),
         ((1).to_bytes(8, "little") + b"5", "damaged"),
     ],
@@ -116,10 +116,10 @@ def test_a_damaged_safetensors_file_is_named(tmp_path: Path, content: bytes, wor
 def test_an_npz_that_cannot_be_mapped_is_named_with_the_cure(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez_compressed(path, dense=ARRAYS["dense"])
-    with pytest.raises(DataError, match=r"a\.npz: dense is compressed.*np\.savez"):
+    with pytest.raises(DataError, match=r"a\.npz: 'dense' is compressed.*np\.savez"):
         open_tensors(path)
     np.savez(path, dense=np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"dense\.npy holds Python objects"):
+    with pytest.raises(DataError, match=r"dense\.npy' holds Python objects"):
         open_tensors(path)
     content = written(path).read_bytes()
     for damaged in (b"", content[:-30], content.replace(b"NUMPY", b"numpy")):

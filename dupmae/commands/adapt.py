@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from dupmae.commands.options import model_option, require_torch
+from dupmae.commands.extras import require_extra
+from dupmae.commands.options import model_option
 from dupmae.commands.train import config_option, set_option
 
 
@@ -34,7 +35,7 @@ def adapt(
     needed. The folder of the new model, and how well the old and the new one find documents that
     were held out, go to stdout as one line of JSON.
     """
-    require_torch("adapt")
+    require_extra("train", "adapt")
     from dupmae.adapt import AdaptSettings
     from dupmae.adapt import adapt as run
     from dupmae.config import load_config, parse_overrides

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from dupmae import __version__
+from dupmae.commands.extras import EXTRAS, missing_modules
 from dupmae.commands.options import index_option, json_option, load_encoder, model_option
 from dupmae.errors import DupMAEError
 from dupmae.hardware import describe_cpu
@@ -25,13 +25,8 @@ from dupmae.hardware import describe_cpu
 if TYPE_CHECKING:
     from dupmae.commands.options import AnyEncoder
 
-PACKAGES = ("numpy", "scipy", "onnxruntime", "tokenizers", "faiss-cpu", "tantivy", "lark", "bm25s")
+PACKAGES = ("numpy", "onnxruntime", "tokenizers", "faiss-cpu", "tantivy", "lark")
 """Whose versions matter to answers and their speed."""
-EXTRAS = {
-    "train": (("torch", "transformers"), "pretrain, finetune, adapt and model folders of others"),
-    "lucene": (("jnius", "pyserini"), "index --sparse lucene and eval --systems bm25-lucene"),
-}
-"""Modules of each extra, and what it is for."""
 LEAST_SPACE = 1 << 30
 """Bytes free below which an index of some size may not fit, and a large one cannot be merged."""
 
@@ -89,8 +84,8 @@ def _findings(index_folder: Path, model: str | None) -> Iterator[Finding]:
     yield _writable("index folder", _standing(index_folder))
     yield _space(_standing(index_folder))
     yield _writable("cache", _standing(cache_folder()))
-    for extra, (modules, use) in EXTRAS.items():
-        yield _extra(extra, modules, use)
+    for extra, (_, use) in EXTRAS.items():
+        yield _extra(extra, use)
     yield _java()
 
 
@@ -184,8 +179,8 @@ def _space(place: Path) -> Finding:
     return Finding("disk", found)
 
 
-def _extra(extra: str, modules: tuple[str, ...], use: str) -> Finding:
-    missing = [module for module in modules if find_spec(module) is None]
+def _extra(extra: str, use: str) -> Finding:
+    missing = missing_modules(extra)
     if missing:
         found = f"not installed ({', '.join(missing)})"
         return Finding(f"[{extra}]", found, hint=f"for {use}: pip install 'dupmae[{extra}]'")
@@ -194,7 +189,7 @@ def _extra(extra: str, modules: tuple[str, ...], use: str) -> Finding:
 
 def _java() -> Finding:
     """Start Java, if what Lucene needs is there."""
-    if any(find_spec(module) is None for module in EXTRAS["lucene"][0]):
+    if missing_modules("lucene"):
         return Finding("Java", "not looked for", hint="only Lucene needs it")
     from dupmae.indexes.jvm import java_class
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dupmae.commands.bench import Bench, Encoders
+from dupmae.commands.extras import require_extra
 from dupmae.commands.options import json_option, model_option, threads_option
 from dupmae.commands.systems import OWN, file_name, parse_systems
 from dupmae.errors import GateError, UsageError
@@ -117,6 +118,7 @@ def eval_command(**options: Any) -> None:
     An index that was made by the same encoder of the same corpus is used again. A query's own id
     never counts as a hit.
     """
+    require_extra("eval", "eval")
     from dupmae.eval import MEASURES, Earlier, Summary, parts_of
     from dupmae.eval.metrics import check_measures
 

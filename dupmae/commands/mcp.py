@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dupmae.commands.extras import require_extra
 from dupmae.commands.options import (
     index_option,
     model_option,
@@ -38,11 +38,7 @@ def mcp(http: bool, port: int | None, index_folder: Path, **encoding: Any) -> No
     """Serve the index to an agent by the Model Context Protocol: search, get_document, explain."""
     if port is not None and not http:
         raise UsageError("--port goes with --http")
-    if importlib.util.find_spec("mcp") is None:
-        raise UsageError(
-            "mcp needs the package mcp, which is not installed; "
-            "pip install 'dupmae[mcp]' brings it (in a checkout: pip install -e '.[mcp]')"
-        )
+    require_extra("mcp", "mcp")
     with open_index(index_folder, **encoding) as engine:
         from dupmae.integrations.mcp_server import make_server
 

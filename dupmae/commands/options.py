@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dupmae.errors import TorchNeededError, UsageError
+from dupmae.commands.extras import missing_modules
+from dupmae.errors import TorchNeededError
 
 if TYPE_CHECKING:
     from dupmae.encoder import Encoder
@@ -93,21 +93,8 @@ def load_encoder(model: str | None, threads: int | None = None) -> AnyEncoder:
     try:
         return Encoder.load(model, threads=threads)
     except TorchNeededError:
-        if not _has_torch():
+        if missing_modules("train"):
             raise
     from dupmae.torch_encoder import TorchEncoder
 
     return TorchEncoder.load(model, threads=threads)
-
-
-def require_torch(command: str) -> None:
-    """Raise UsageError unless what a training command imports is installed."""
-    if not _has_torch():
-        raise UsageError(
-            f"{command} needs torch and transformers, which are not installed; "
-            "pip install 'dupmae[train]' brings them (in a checkout: pip install -e '.[train]')"
-        )
-
-
-def _has_torch() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dupmae.commands.extras import require_extra
 from dupmae.commands.options import (
     DEFAULT_INDEX,
     load_encoder,
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from dupmae.commands.options import AnyEncoder
     from dupmae.engine import SearchEngine
     from dupmae.server.settings import ServerSettings
-
-_NEEDED = ("fastapi", "prometheus_client", "uvicorn")
 
 
 @click.command()
@@ -73,7 +71,7 @@ def serve(
     **options: Any,
 ) -> None:
     """Serve indexes over HTTP, and a page to search them, until ctrl-C or SIGTERM."""
-    _require_server()
+    require_extra("serve", "serve")
     from dupmae.engine import read_manifest
     from dupmae.server.app import create_app
     from dupmae.server.indexes import open_indexes, parse_folders
@@ -122,11 +120,3 @@ def _settings(
     hosts = allow_host + LOOPBACK_HOSTS if loopback or allow_host else ()
     given = {name: value for name, value in limits.items() if value is not None}
     return ServerSettings(cors=cors, hosts=hosts, **given)
-
-
-def _require_server() -> None:
-    if not all(importlib.util.find_spec(name) for name in _NEEDED):
-        raise UsageError(
-            "serve needs FastAPI, uvicorn and prometheus-client, which are not all installed; "
-            "pip install 'dupmae[serve]' brings them (in a checkout: pip install -e '.[serve]')"
-        )

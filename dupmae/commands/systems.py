@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from dupmae.commands.extras import require_extra
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,11 +38,8 @@ def parse_systems(given: Sequence[str]) -> list[str]:
                 f"no system {name!r}{guess}; there are {', '.join(known)}, run:FILE, "
                 "index:FOLDER, model:FOLDER, st:MODEL and st-sparse:MODEL"
             )
-        if kind in SENTENCES and importlib.util.find_spec("sentence_transformers") is None:
-            raise UsageError(
-                f"{name} needs sentence-transformers, which is not installed; "
-                "pip install 'dupmae[sentence-transformers]'"
-            )
+        if kind in SENTENCES:
+            require_extra("sentence-transformers", name)
     return list(dict.fromkeys(names))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dupmae.commands.options import require_torch
+from dupmae.commands.extras import require_extra
 
 DEMO_RUN: dict[str, object] = {
     "trainer.steps": 60,
@@ -65,7 +65,7 @@ def pretrain(
 
     Without a corpus it trains the shipped model on the built-in demo corpus, and says so.
     """
-    require_torch("pretrain")
+    require_extra("train", "pretrain")
     from dupmae.config import load_config, parse_overrides
     from dupmae.pretrain import PretrainConfig
     from dupmae.pretrain import pretrain as run
@@ -115,7 +115,7 @@ def finetune(
     A line may also have "title", "negatives" (texts) and a teacher's "scores" of the text and its
     negatives.
     """
-    require_torch("finetune")
+    require_extra("train", "finetune")
     from dupmae.config import load_config, parse_overrides
     from dupmae.finetune import FinetuneConfig
     from dupmae.finetune import finetune as run

@@ -1,4 +1,4 @@
-"""What can be done, and what is said, where torch and transformers are not installed."""
+"""What can be done, and what is said, where nothing is installed that an extra brings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tiny_model import tiny_model, tiny_tokenizer
 
 from dupmae.checkpoint import save_model
 from dupmae.cli import main
+from dupmae.commands.extras import EXTRAS
 
-WITHOUT = """\
+WITHOUT = f"""\
 import sys
-sys.modules["torch"] = sys.modules["transformers"] = None  # to import either is an ImportError
-from dupmae.cli import main
+sys.modules |= dict.fromkeys({[name for names, _ in EXTRAS.values() for name in names]})
+from dupmae.cli import main  # to import one of these is an ImportError
 main(sys.argv[1:])
 """
 CORPUS = '{"_id": "sea", "text": "be bi bo"}\n{"_id": "sky", "text": "ka ke"}\n'
@@ -36,7 +37,7 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def without_torch(folder: Path, *arguments: str) -> str:
+def without_extras(folder: Path, *arguments: str) -> str:
     command = [sys.executable, "-c", WITHOUT, *arguments]
     return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -44,25 +45,36 @@ def without_torch(folder: Path, *arguments: str) -> str:
 def test_a_corpus_is_indexed_searched_and_explained(
     tmp_path: Path, corpus: Path, model: Path
 ) -> None:
-    without_torch(tmp_path, "index", str(corpus), "--model", str(model))
-    answer = without_torch(tmp_path, "search", "ke", "--json", "--model", str(model))
+    without_extras(tmp_path, "index", str(corpus), "--model", str(model))
+    answer = without_extras(tmp_path, "search", "ke", "--json", "--model", str(model))
     hits = json.loads(answer)["hits"]
     assert (hits[0]["id"], len(hits)) == ("sky", 2)
-    explained = without_torch(tmp_path, "explain", "ke", "sky", "--json", "--model", str(model))
+    explained = without_extras(tmp_path, "explain", "ke", "sky", "--json", "--model", str(model))
     assert json.loads(explained)["score"] == hits[0]["score"]
 
 
-@pytest.mark.parametrize("command", [["pretrain"], ["finetune"], ["adapt", "corpus.jsonl"]])
-@pytest.mark.parametrize("missing", ["torch", "transformers"])
-def test_training_says_in_one_line_what_to_install(
-    command: list[str], missing: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        ("train", ["pretrain"]),
+        ("train", ["finetune"]),
+        ("train", ["adapt", "corpus.jsonl"]),
+        ("eval", ["eval", "--beir", "demo"]),
+        ("serve", ["serve"]),
+        ("mcp", ["mcp"]),
+    ],
+)
+def test_a_command_says_in_one_line_what_to_install(
+    extra: str, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(f"Error: {command[0]} needs torch and transformers")
-    assert "pip install 'dupmae[train]'" in line
+    for missing in EXTRAS[extra][0]:
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, missing, None)
+            result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"Error: {command[0]} needs {missing}, not installed; pip install ")
+        assert f"'dupmae[{extra}]'" in line
 
 
 def test_a_model_that_only_torch_can_run_is_run_by_it_or_refused_in_one_line(
