@@ -26,7 +26,8 @@ from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import TEXTS_AT_ONCE, batches, goes_on, readable, spans, term_spans
+from dupmae.inputs import TEXTS_AT_ONCE, batches, goes_on, readable, spans
+from dupmae.locating import TermLocator
 from dupmae.runtime import RUNTIME, Network, Reading
 from dupmae.stored import StoredModel, read_model
 from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
@@ -70,7 +71,7 @@ class Encoder:
         self._network = Network(model, heads)
         self._threads = threads or _processors()
         self._tokenizer = model.tokenizer
-        self._special_ids = model.special_ids
+        self._locator = TermLocator(model.tokenizer, heads.max_document_length, model.special_ids)
         self._tokenizing = threading.Lock()  # a tokenizer has one truncation for all threads
         self._query_weight_V = np.maximum(weights["query_term_weight"].astype(np.float32), 0)
         idf_V = weights.get("training_idf")
@@ -127,12 +128,17 @@ class Encoder:
         """Return the vocabulary's entries for the given term ids."""
         return [str(self._tokenizer.id_to_token(int(term))) for term in terms]
 
-    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
-        """Return where each text's own terms occur, as far as it is read as a document."""
+    def locate_terms(
+        self, texts: Sequence[str], wanted: Sequence[Int32 | None] | None = None
+    ) -> list[TermSpans]:
+        """Return where each text's own terms occur, as far as it is read as a document.
+
+        Args:
+            texts: any strings.
+            wanted: of each text that is read whole, which terms (m,) to look for; None: all.
+        """
         with self._tokenizing:
-            return term_spans(
-                self._tokenizer, texts, self.heads.max_document_length, self._special_ids
-            )
+            return self._locator.locate(texts, wanted)
 
     def encode_queries(
         self, texts: Sequence[str], corpus: CorpusStatistics | None = None

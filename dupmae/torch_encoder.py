@@ -27,7 +27,8 @@ from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import batches, goes_on, readable, spans, term_spans
+from dupmae.inputs import batches, goes_on, readable, spans
+from dupmae.locating import TermLocator
 from dupmae.model import DupMAE, activate, term_factors
 from dupmae.pooling import pool_own_terms, pool_vocabulary
 from dupmae.processes import resolve_device
@@ -78,6 +79,9 @@ class TorchEncoder:
         self._tokenizer = tokenizer
         self._tokens = Tokens(tokenizer, self._device)
         self._special_ids = frozenset(tokenizer.all_special_ids)
+        self._locator = TermLocator(
+            tokenizer.backend_tokenizer, self.heads.max_document_length, self._special_ids
+        )
         self._is_term_V = self._tokens.ordinary(
             torch.arange(self._tokens.vocabulary_size, device=self._device)
         )
@@ -158,15 +162,12 @@ class TorchEncoder:
         """Return the vocabulary's entries for the given term ids."""
         return [str(text) for text in self._tokenizer.convert_ids_to_tokens(list(map(int, terms)))]
 
-    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
-        """Return where each text's own terms occur, as far as it is read as a document."""
+    def locate_terms(
+        self, texts: Sequence[str], wanted: Sequence[Int32 | None] | None = None
+    ) -> list[TermSpans]:
+        """Return where each text's own terms occur; see `Encoder.locate_terms`."""
         with self._tokenizing:
-            return term_spans(
-                self._tokenizer.backend_tokenizer,
-                texts,
-                self.heads.max_document_length,
-                self._special_ids,
-            )
+            return self._locator.locate(texts, wanted)
 
     def encode_queries(
         self, texts: Sequence[str], corpus: CorpusStatistics | None = None

@@ -37,6 +37,7 @@ from dupmae.errors import DataError
 from dupmae.indexes.documents import DocumentStore, Labels
 from dupmae.indexes.topk import top_k
 from dupmae.types import (
+    Bool,
     CorpusStatistics,
     Document,
     Float32,
@@ -133,6 +134,15 @@ class View:
         if self.owners is None:
             return np.array([document], dtype=np.int64)
         return np.arange(*np.searchsorted(self.owners, [document, document + 1]), dtype=np.int64)
+
+    def may_be_truncated(self, documents: Int64) -> Bool:
+        """Return which of some documents, (m,), are not known to be read whole."""
+        found = np.ones(len(documents), dtype=np.bool_)
+        numbers = [part.documents for part in self.parts]
+        for part, places in split_ordinals(self.parts, numbers, documents):
+            local = part.documents.local(documents[places])
+            found[places] = part.segment.may_be_truncated(local)
+        return found
 
     def passages(self, ordinals: Int64) -> Sequence[Passage | None]:
         """Return which passages vectors are of; None for each if documents are not split."""

@@ -21,7 +21,7 @@ TIERS = [
         "onnx_format",
         "processes",
     },
-    {"config", "folder", "model", "pooling", "seal", "term_weights", "texts"},
+    {"config", "folder", "locating", "model", "pooling", "seal", "term_weights", "texts"},
     {"data", "masking", "neighbours", "packing", "stored", "tokens", "weights"},
     {"card", "graph", "objective", "represent", "run_folder", "state"},
     {"checkpoint", "probe", "runtime", "teachers", "trainer"},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import click
@@ -280,6 +281,32 @@ def test_torch_and_onnx_locate_the_same_terms_as_they_read(
             assert lengths == [len(piece.removeprefix("##")) for piece in pieces]
     # Locating leaves the tokenizer as it cuts texts for encoding.
     assert len(tiny.encoder.tokenise_documents(["ba " * 400])[0]) == 40
+
+
+def test_looking_for_the_terms_asked_for_alone_marks_the_same(
+    tmp_path: Path, tiny: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(3)
+    words = ["ba", "Be", "bo", "boda", "ki", "e", "bé", "bo-da", "la\nly", "zzz"]
+    # The encoder reads 40 tokens: of some documents all, of others less.
+    texts = [" ".join(chance.choices(words, k=k)) for k in (3, 12, 30, 60, 90)]
+    build_index(
+        [Document(f"d{n}", text, "ba") for n, text in enumerate(texts)],
+        tiny.encoder,
+        tmp_path / "index",
+    )
+    locate, asked = tiny.encoder.locate_terms, []
+
+    def locate_all(contents, wanted):  # type: ignore[no-untyped-def]
+        asked.extend(wanted)
+        return locate(contents)
+
+    with SearchEngine.open(tmp_path / "index", tiny.encoder) as engine:
+        ids = [f"d{n}" for n in range(len(texts))]
+        found = [snippets(engine, query, ids, 60) for query in ("boda ki", "ly e")]
+        monkeypatch.setattr(tiny.encoder, "locate_terms", locate_all)
+        assert found == [snippets(engine, query, ids, 60) for query in ("boda ki", "ly e")]
+    assert [terms is None for terms in asked] == [False, False, True, True, True] * 2
 
 
 def test_commands_show_matches_in_bold_and_what_is_left_out() -> None:
