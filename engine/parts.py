@@ -77,7 +77,7 @@ def split_ordinals(
     outside = ordinals[(ordinals < 0) | (ordinals >= size)]
     if len(outside):
         raise IndexError(f"there is no ordinal {outside[0]} among {size}")
-    if len(parts) == 1 and len(ordinals):
+    if len(parts) == 1:
         yield parts[0], np.arange(len(ordinals))
         return
     owners = np.searchsorted([part.start for part in numbers], ordinals, side="right") - 1

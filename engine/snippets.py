@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dupmae.engine.explain import Explanation
 from dupmae.engine.filters import Filter
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.view import View
@@ -26,6 +27,7 @@ from dupmae.types import (
     Bool,
     Document,
     Float32,
+    Hit,
     Int32,
     LocatingEncoder,
     Passage,
@@ -80,7 +82,7 @@ class Snippet:
 
 def snippet(
     engine: SearchEngine,
-    query: str | SearchResult,
+    query: str | SearchResult | Explanation,
     doc_id: str,
     length: int = SNIPPET_LENGTH,
     *,
@@ -93,7 +95,7 @@ def snippet(
 
 def snippets(
     engine: SearchEngine,
-    query: str | SearchResult,
+    query: str | SearchResult | Explanation,
     doc_ids: Sequence[str],
     length: int = SNIPPET_LENGTH,
     *,
@@ -107,7 +109,8 @@ def snippets(
 
     Args:
         engine: where the documents are.
-        query: an answer of the engine, or a query, which is then encoded with the engine's weights.
+        query: an answer or an explanation of the engine, or a query, which is then encoded with the
+            engine's weights.
         doc_ids: documents, of the answer or not.
         length: characters of a snippet, at most.
         where: which documents feedback may learn from, if the query is to be encoded; the
@@ -120,10 +123,22 @@ def snippets(
     if length < 1:
         raise UsageError(f"a snippet needs a length of at least 1, found {length}")
     view = engine.select(where)  # one state throughout, whoever reloads meanwhile
-    ordinals = [view.documents.ordinal(doc_id) for doc_id in doc_ids]
+    ordinals = view.documents.ordinals(doc_ids)
     documents = view.documents.get(ordinals)
+    return cut_snippets(engine, query, view, ordinals, documents, length)
+
+
+def cut_snippets(
+    engine: SearchEngine,
+    query: str | SearchResult | Explanation,
+    view: View,
+    ordinals: Sequence[int],
+    documents: Sequence[Document],
+    length: int = SNIPPET_LENGTH,
+) -> list[Snippet]:
+    """Do the second half of `snippets`: of documents that have these ordinals in a view."""
     asked = _Asked.of(engine, query, view)
-    chosen = [asked.vector(view, *pair) for pair in zip(doc_ids, ordinals, strict=True)]
+    chosen = [asked.vector(view, *pair) for pair in zip(documents, ordinals, strict=True)]
     passages = view.passages(np.array(chosen, dtype=np.int64))
     read = [_read(*pair) for pair in zip(documents, passages, strict=True)]
     parts = [_Parts.of(asked.terms, view.sparse_row(vector)) for vector in chosen]
@@ -143,30 +158,38 @@ def snippets(
 class _Asked:
     """A query: its dense vector (dim,), its terms with their weights, and how both are weighed.
 
-    `answered` has the passage, by its number, that an answer names of a document.
+    `named` has the passage, by its number, that an answer or explanation names of a document.
     """
 
     dense: Float32
     terms: tuple[Int32, Float32]
     weights: Weights
-    answered: Mapping[str, int]
+    named: Mapping[str, int]
 
     @classmethod
-    def of(cls, engine: SearchEngine, query: str | SearchResult, view: View) -> _Asked:
-        """Take what an answer knows of its query, or encode one."""
-        if isinstance(query, SearchResult) and query.terms is not None:
-            named = {hit.doc_id: hit.passage.number for hit in query.hits if hit.passage}
-            # Of documents that the answer does not have, the terms alone choose a passage.
-            return cls(np.zeros(view.dim, np.float32), query.terms, engine.weights, named)
-        text = query.query if isinstance(query, SearchResult) else query
-        encoded = engine.encode([text], engine.weights, view)
-        return cls(encoded.dense[0], encoded.sparse.row(0), engine.weights, {})
+    def of(
+        cls, engine: SearchEngine, query: str | SearchResult | Explanation, view: View
+    ) -> _Asked:
+        """Take what an answer or explanation knows of its query, or encode one."""
+        known: Sequence[Hit | Explanation] = []
+        terms = None
+        if isinstance(query, SearchResult):
+            known, terms = query.hits, query.terms
+        elif isinstance(query, Explanation):
+            known, terms = [query], query.query_terms
+        if terms is None:
+            text = query if isinstance(query, str) else query.query
+            encoded = engine.encode([text], engine.weights, view)
+            return cls(encoded.dense[0], encoded.sparse.row(0), engine.weights, {})
+        named = {each.doc_id: each.passage.number for each in known if each.passage}
+        # Of documents that are not named, the terms alone choose a passage.
+        return cls(np.zeros(view.dim, np.float32), terms, engine.weights, named)
 
-    def vector(self, view: View, doc_id: str, ordinal: int) -> int:
+    def vector(self, view: View, document: Document, ordinal: int) -> int:
         """Return the ordinal of the vector by which a document scores."""
         vectors = view.vectors_of(ordinal)
-        if doc_id in self.answered:
-            return int(vectors[self.answered[doc_id] - 1])
+        if document.doc_id in self.named:
+            return int(vectors[self.named[document.doc_id] - 1])
         if len(vectors) == 1:
             return int(vectors[0])
         scores = self.weights.combine(*view.score(self.dense, *self.terms, vectors))

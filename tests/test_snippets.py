@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_model import tiny_model, tiny_tokenizer
 
 from dupmae.commands.display import Display
-from dupmae.commands.snippets import snippet_json, snippet_lines
+from dupmae.commands.snippets import snippet_lines
 from dupmae.encoder import Encoder
 from dupmae.engine import (
     Chunk,
@@ -120,6 +120,17 @@ def test_an_answer_is_not_encoded_again_and_shows_the_same(
         anew = [snippet(other, "whale sea", doc_id) for doc_id in ids]
         monkeypatch.setattr(other.encoder, "encode_queries", None)
         assert snippets(other, result, ids) == anew
+
+
+@pytest.mark.parametrize("where", [None, 'id != "far"'])
+def test_an_explanations_query_is_not_encoded_again_either(
+    folder: Path, where: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SearchEngine.open(folder, FakeEncoder(), feedback=0.5) as other:
+        anew = snippet(other, "whale sea", "spread", where=where)
+        explained = explain(other, "whale sea", "spread", where=where)
+        monkeypatch.setattr(other.encoder, "encode_queries", None)
+        assert snippet(other, explained, "spread", where=where) == anew
 
 
 def test_feedback_learns_from_what_matches_the_filter(tmp_path: Path) -> None:
@@ -317,10 +328,3 @@ def test_commands_show_matches_in_bold_and_what_is_left_out() -> None:
     coloured = Display(width=None, has_colours=True)
     assert snippet_lines(found, coloured, "  ") == [f"  … a big {whale} swims"]
     assert snippet_lines(found, Display(width=10), "") == ["… a big", "whale", "swims"]
-    assert snippet_json(found) == {
-        "text": "a big\nwhale swims",
-        "highlights": [
-            {"start": 2, "end": 5, "weight": 1.0},
-            {"start": 6, "end": 11, "weight": 5.1},
-        ],
-    }
