@@ -1,10 +1,12 @@
-"""What several test files need: shared data, no network, and a model, a corpus and an index."""
+"""What several test files need: shared data, no network, an index, a page in a browser."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -62,3 +64,35 @@ def indexed(here: Path, corpus: Path, model: Path) -> Path:
 
     assert run("index", str(corpus), "--model", str(model)).exit_code == 0
     return here / "dupmae.index"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve an index under two names, and give the address of its page."""
+    from served_page import index_documents, serving
+
+    index = index_documents(tmp_path_factory.mktemp("served"))
+    with serving(f"animals={index}", f"again={index}") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Run a Chromium."""
+    from playwright.sync_api import sync_playwright
+    from served_page import ARGUMENTS, chromium
+
+    with sync_playwright() as engine:
+        launched = engine.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def tab(browser: Any, address: str) -> Iterator[Any]:
+    """Open the page in a tab."""
+    from served_page import Tab
+
+    opened = Tab(browser, address, viewport={"width": 1280, "height": 860})
+    yield opened
+    opened.close()
