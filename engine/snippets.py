@@ -293,7 +293,7 @@ def _word_bounds(text: str, span: _Span, length: int) -> tuple[int, int]:
     """Return where a piece's word starts and ends; of one too long, what fits of the piece."""
     before = text[max(0, span.start - length) : span.start]
     is_begun = before and not before[-1].isspace()
-    start = span.start - (len(before.split()[-1]) if is_begun else 0)
+    start = span.start - (len(before.rsplit(maxsplit=1)[-1]) if is_begun else 0)
     far = min(len(text), span.start + length + 1)
     blank = _BLANK.search(text, span.start, far)
     end = far if blank is None else blank.start()
