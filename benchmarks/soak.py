@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import math
 import random
 import shutil
 import socket
@@ -52,11 +53,11 @@ _STALLS = (
 class _Soak:
     """What all threads share: the server, when to stop, and what has happened."""
 
-    def __init__(self, served: Served, folder: Path, queries: Sequence[str], end: float) -> None:
+    def __init__(self, served: Served, folder: Path, queries: Sequence[str]) -> None:
         self.served = served
         self.folder = folder
         self.bodies = [json.dumps({"query": query}).encode() for query in queries]
-        self.end = end
+        self.end = math.inf
         self.counts: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.seconds: list[float] = []
@@ -96,8 +97,9 @@ def soak(index: Path, model: str | None, queries: Sequence[str], seconds: float)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(shutil.copytree(index, Path(place) / "soak.index"))
         with serving(folder, model, "--writable") as served:
-            state = _Soak(served, folder, queries, time.monotonic() + seconds)
+            state = _Soak(served, folder, queries)
             _write_once(state, state.connect(), "before")  # so that all threads have begun
+            state.end = time.monotonic() + seconds
             before = (served.threads(), served.open_files())
             memory = _run(state, seconds)
             after = (served.threads(), _settle(served, before[1]))
