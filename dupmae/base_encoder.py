@@ -9,8 +9,9 @@ from collections.abc import Collection, Sequence
 from tokenizers import Tokenizer
 
 from dupmae.heads import HeadSettings
-from dupmae.inputs import TEXTS_AT_ONCE, goes_on, readable, spans, term_spans
-from dupmae.types import CorpusStatistics, Encoded, Int64, TermSpans
+from dupmae.inputs import TEXTS_AT_ONCE, goes_on, readable, spans
+from dupmae.locating import TermLocator
+from dupmae.types import CorpusStatistics, Encoded, Int32, Int64, TermSpans
 
 
 class BaseEncoder(ABC):
@@ -27,6 +28,7 @@ class BaseEncoder(ABC):
         """One more than the largest term id."""
         self._special_ids = frozenset(special_ids)
         self._tokenizer = tokenizer
+        self._locator = TermLocator(tokenizer, heads.max_document_length, self._special_ids)
         self._tokenizing = threading.Lock()  # a tokenizer has one truncation for all threads
 
     @property
@@ -53,12 +55,17 @@ class BaseEncoder(ABC):
         """Return the vocabulary's entries for the given term ids."""
         return [str(self._tokenizer.id_to_token(int(term))) for term in terms]
 
-    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
-        """Return where each text's own terms occur, as far as it is read as a document."""
+    def locate_terms(
+        self, texts: Sequence[str], wanted: Sequence[Int32 | None] | None = None
+    ) -> list[TermSpans]:
+        """Return where each text's own terms occur, as far as it is read as a document.
+
+        Args:
+            texts: any strings.
+            wanted: of each text that is read whole, which terms (m,) to look for; None: all.
+        """
         with self._tokenizing:
-            return term_spans(
-                self._tokenizer, texts, self.heads.max_document_length, self._special_ids
-            )
+            return self._locator.locate(texts, wanted)
 
     def token_spans(self, texts: Sequence[str]) -> list[Int64]:
         """Return the characters of all of each text's tokens, (n, 2), special ones left out."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from dupmae.types import Int64, TermSpans
+from dupmae.types import Int64
 
 CHARACTERS_A_TOKEN = 64
 """A text is read up to this many characters for each token that it may have.
 
 English has about five. Without a limit a text of 10 MB would be tokenised whole to use a page.
 """
-USUAL_CHARACTERS = 6
-"""Most texts give a token for every so many characters, blanks included, or more tokens."""
 TEXTS_AT_ONCE = 64
 """A tokenizer keeps more than 100 bytes a token, also of what truncation cuts off, until it is done
 with all texts it was given: 1,024 texts of 30,000 characters at once take 1.2 GB."""
@@ -83,34 +80,3 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         batch.append(position)
     if batch:
         yield batch
-
-
-def term_spans(
-    tokenizer: Tokenizer, texts: Sequence[str], max_length: int, special_ids: Collection[int]
-) -> list[TermSpans]:
-    """Return where the tokens stand that a text of at most `max_length` of them is read as.
-
-    Tokens are not cut off by the tokenizer, which takes longer than it takes to make them. Words
-    that blanks keep apart do not change each other's tokens, so the start of a long text will do.
-    """
-    tokenizer.no_truncation()
-    room = max_length - tokenizer.num_special_tokens_to_add(False)
-    texts = [readable(text, max_length) for text in texts]
-    starts = [_start(text, max_length * USUAL_CHARACTERS) for text in texts]
-    found = tokenizer.encode_batch(starts, add_special_tokens=False)
-    spans = []
-    for text, start, encoding in zip(texts, starts, found, strict=True):
-        if len(start) < len(text) and len(encoding.ids) < room:
-            encoding = tokenizer.encode(text, add_special_tokens=False)
-        terms = np.array(encoding.ids[:room], dtype=np.int32)
-        offsets = np.array(encoding.offsets[:room], dtype=np.int64).reshape(-1, 2)
-        ordinary = ~np.isin(terms, list(special_ids))
-        spans.append(TermSpans(terms[ordinary], offsets[ordinary, 0], offsets[ordinary, 1]))
-    return spans
-
-
-def _start(text: str, characters: int) -> str:
-    """Return the whole words among the first characters of a text."""
-    if len(text) <= characters:
-        return text
-    return text[: text.rfind(" ", 0, characters) + 1]

@@ -292,8 +292,16 @@ class TokenisingEncoder(Protocol):
 class LocatingEncoder(Protocol):
     """An encoder that can say where in a text its terms stand."""
 
-    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
-        """Return where each text's own terms occur, as far as it is read as a document."""
+    def locate_terms(
+        self, texts: Sequence[str], wanted: Sequence[Int32 | None] | None = None
+    ) -> list[TermSpans]:
+        """Return where each text's own terms occur, as far as it is read as a document.
+
+        Args:
+            texts: any strings.
+            wanted: of each text that is read whole, which terms (m,) to look for; others need not
+                be in the answer. None: all.
+        """
         ...
 
 

@@ -14,11 +14,18 @@ from dupmae.engine.export import export_index
 from dupmae.engine.facets import FacetValue
 from dupmae.engine.filter_grammar import parse_filter, parse_keys
 from dupmae.engine.filters import And, Compare, Exists, Filter, In, Key, Not, Or
+from dupmae.engine.found import Found, look_up
 from dupmae.engine.manifest import Manifest, read_manifest
 from dupmae.engine.merge import compact
 from dupmae.engine.pyserini_export import to_pyserini
 from dupmae.engine.pyserini_import import from_pyserini
-from dupmae.engine.records import explanation_fields, manifest_fields, passage_fields
+from dupmae.engine.records import (
+    bound_field,
+    explanation_fields,
+    facet_fields,
+    hit_fields,
+    manifest_fields,
+)
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.snapshot import restore_index, snapshot_index
 from dupmae.engine.snippets import Highlight, Snippet, snippet, snippets
@@ -35,6 +42,7 @@ __all__ = [
     "Explanation",
     "FacetValue",
     "Filter",
+    "Found",
     "Highlight",
     "In",
     "Key",
@@ -46,6 +54,7 @@ __all__ = [
     "TermMatch",
     "VectorFiles",
     "Weights",
+    "bound_field",
     "build_index",
     "compact",
     "corpus_hash",
@@ -55,11 +64,13 @@ __all__ = [
     "explain",
     "explanation_fields",
     "export_index",
+    "facet_fields",
     "from_pyserini",
+    "hit_fields",
+    "look_up",
     "manifest_fields",
     "parse_filter",
     "parse_keys",
-    "passage_fields",
     "read_corpus",
     "read_id_file",
     "read_manifest",

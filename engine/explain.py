@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from dupmae.engine.search import SearchEngine
 from dupmae.engine.view import View
 from dupmae.engine.weights import Weights
 from dupmae.errors import DataError, UsageError
-from dupmae.types import Float32, Float64, Int32, Passage
+from dupmae.types import Encoded, Float32, Float64, Int32, Passage
 
 _ADDS_UP_TO = 1e-12
 """Relative: far above what float64 sums of a few hundred terms lose, far below any display."""
@@ -42,6 +42,7 @@ class Explanation:
     that the document lacks, by falling query weight; `rank` counts from 1 over all documents that
     match; `kth_score` is the score at rank `k`, or at the last rank if there are fewer. Of a split
     document all is about its best `passage`, whose text is `passage_text`.
+    `query_terms`: the query's terms (m,) and weights (m,) as they were searched for.
     """
 
     query: str
@@ -57,6 +58,7 @@ class Explanation:
     missing: tuple[TermMatch, ...]
     passage: Passage | None = None
     passage_text: str = ""
+    query_terms: tuple[Int32, Float32] | None = field(default=None, compare=False, repr=False)
 
     @property
     def gap(self) -> float:
@@ -81,11 +83,24 @@ def explain(
     dense_weight: float | None = None,
     sparse_weight: float | None = None,
     feedback: float | None = None,
+    encoded: Encoded | None = None,
 ) -> Explanation:
     """Take the score of one document apart and find its exact rank; reads all documents' vectors.
 
     With a filter the rank is that among the documents that match, and feedback learns from these.
     For a document beyond the k best, `gap` and `missing` say what it lacks.
+
+    Args:
+        engine: where the document is.
+        query: any text.
+        doc_id: the document.
+        k: the rank that `gap` is counted from, ≥ 1.
+        where: which documents count, as a filter or an expression; all if not given.
+        dense_weight: w_d ≥ 0; the engine's if not given.
+        sparse_weight: w_s ≥ 0; the engine's if not given.
+        feedback: β ≥ 0; the engine's if not given.
+        encoded: what `SearchEngine.encode` has made of the query with these weights and this
+            filter; made here if not given.
 
     Raises:
         DataError: if no document has that id, or it does not match.
@@ -98,7 +113,8 @@ def explain(
     ordinal = view.documents.ordinal(doc_id)
     if where is not None:
         view, ordinal = _within(view, doc_id, to_filter(where))
-    encoded = engine.encode([query], weights, view)
+    if encoded is None:
+        encoded = engine.encode([query], weights, view)
     terms, term_weights = encoded.sparse.row(0)
     dense, sparse = view.score(encoded.dense[0], terms, term_weights, np.arange(len(view)))
     scores = weights.combine(dense, sparse)
@@ -128,6 +144,7 @@ def explain(
         missing=tuple(sorted(missing, key=lambda match: -match.query_weight)),
         passage=passage,
         passage_text="" if passage is None else _text(view, ordinal, passage),
+        query_terms=(terms, term_weights),
     )
 
 

@@ -143,6 +143,12 @@ class Segment:
             return found
         return {doc_id: ordinal for doc_id, ordinal in found.items() if self.live[ordinal]}
 
+    def may_be_truncated(self, documents: Int64) -> Bool:
+        """Return which of some documents, (n,), are not known to be read whole."""
+        if self.reading is None:
+            return np.ones(len(documents), dtype=np.bool_)
+        return np.isin(documents, self.reading.truncated)
+
     def texts(self, size: int) -> Iterator[list[Document]]:
         """Yield the live documents in order, `size` at a time."""
         ordinals = self.live_ordinals()

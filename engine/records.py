@@ -1,12 +1,16 @@
-"""What is known of an index, and of a score, as values of JSON: one form for all who send it."""
+"""What is known of an index, a hit and a score, as values of JSON: one form for all who send it."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from dupmae.engine.explain import Explanation
+from dupmae.engine.facets import FacetValue
 from dupmae.engine.fast import has_graph
+from dupmae.engine.found import Found
 from dupmae.engine.manifest import Manifest
 from dupmae.types import Passage
 
@@ -59,7 +63,7 @@ def explanation_fields(explanation: Explanation, documents: int) -> dict[str, An
         "feedback": explanation.weights.feedback,
         "dense": explanation.dense,
         "sparse": explanation.sparse,
-        **passage_fields(explanation.passage, explanation.passage_text),
+        **_passage_fields(explanation.passage, explanation.passage_text),
         "terms": [
             {
                 "term": term.text,
@@ -75,6 +79,35 @@ def explanation_fields(explanation: Explanation, documents: int) -> dict[str, An
     }
 
 
-def passage_fields(passage: Passage | None, text: str) -> dict[str, Any]:
+def hit_fields(found: Found) -> dict[str, Any]:
+    """Return a hit with its document; its passage if that is split, its snippet if there is one."""
+    hit, document = found.hit, found.document
+    return {
+        "rank": found.rank,
+        "id": hit.doc_id,
+        "score": hit.score,
+        "dense": hit.dense,
+        "sparse": hit.sparse,
+        "title": document.title,
+        "text": document.text,
+        "metadata": dict(document.metadata),
+        **_passage_fields(hit.passage, found.passage_text),
+        **({} if found.snippet is None else {"snippet": asdict(found.snippet)}),
+    }
+
+
+def facet_fields(
+    counts: Mapping[str, Sequence[FacetValue]], most: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the values of facets, all or the most frequent ones."""
+    return {key: [asdict(value) for value in values[:most]] for key, values in counts.items()}
+
+
+def bound_field(bound: float) -> float | None:
+    """Return a bound as JSON can say it: −∞, when all documents were scored, is null."""
+    return bound if math.isfinite(bound) else None
+
+
+def _passage_fields(passage: Passage | None, text: str) -> dict[str, Any]:
     """Return what is added about a split document: the passage that scores, with its text."""
     return {} if passage is None else {"passage": {**asdict(passage), "text": text}}

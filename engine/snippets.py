@@ -10,8 +10,6 @@ Left out: the dense part, which belongs to no place of the text, and marks such 
 from __future__ import annotations
 
 import re
-import sys
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,25 +17,31 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dupmae.engine.explain import Explanation
 from dupmae.engine.filters import Filter
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.view import View
 from dupmae.engine.weights import Weights
 from dupmae.errors import UsageError
 from dupmae.types import (
+    Bool,
     Document,
     Float32,
+    Hit,
     Int32,
     LocatingEncoder,
     Passage,
     SearchResult,
     TermSpans,
+    TextEncoder,
 )
 
 SNIPPET_LENGTH = 200
 """Characters of a snippet, at most: two or three lines."""
 
-_WORD = re.compile(r"\S+")
+_BLANK = re.compile(r"\s")
+_WORD_START = re.compile(r"(?<!\S)(?=\S)")
+_WORD_END = re.compile(r"(?<=\S)(?!\S)")
 _SENTENCE = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][)\"'”’]))\s+(?=\S)")
 """What lies between two sentences."""
 _ROUNDING = 1 + 1e-9
@@ -78,7 +82,7 @@ class Snippet:
 
 def snippet(
     engine: SearchEngine,
-    query: str | SearchResult,
+    query: str | SearchResult | Explanation,
     doc_id: str,
     length: int = SNIPPET_LENGTH,
     *,
@@ -91,7 +95,7 @@ def snippet(
 
 def snippets(
     engine: SearchEngine,
-    query: str | SearchResult,
+    query: str | SearchResult | Explanation,
     doc_ids: Sequence[str],
     length: int = SNIPPET_LENGTH,
     *,
@@ -105,7 +109,8 @@ def snippets(
 
     Args:
         engine: where the documents are.
-        query: an answer of the engine, or a query, which is then encoded with the engine's weights.
+        query: an answer or an explanation of the engine, or a query, which is then encoded with the
+            engine's weights.
         doc_ids: documents, of the answer or not.
         length: characters of a snippet, at most.
         where: which documents feedback may learn from, if the query is to be encoded; the
@@ -118,25 +123,33 @@ def snippets(
     if length < 1:
         raise UsageError(f"a snippet needs a length of at least 1, found {length}")
     view = engine.select(where)  # one state throughout, whoever reloads meanwhile
-    ordinals = [view.documents.ordinal(doc_id) for doc_id in doc_ids]
+    ordinals = view.documents.ordinals(doc_ids)
     documents = view.documents.get(ordinals)
+    return cut_snippets(engine, query, view, ordinals, documents, length)
+
+
+def cut_snippets(
+    engine: SearchEngine,
+    query: str | SearchResult | Explanation,
+    view: View,
+    ordinals: Sequence[int],
+    documents: Sequence[Document],
+    length: int = SNIPPET_LENGTH,
+) -> list[Snippet]:
+    """Do the second half of `snippets`: of documents that have these ordinals in a view."""
     asked = _Asked.of(engine, query, view)
-    chosen = [asked.vector(view, *pair) for pair in zip(doc_ids, ordinals, strict=True)]
+    chosen = [asked.vector(view, *pair) for pair in zip(documents, ordinals, strict=True)]
     passages = view.passages(np.array(chosen, dtype=np.int64))
     read = [_read(*pair) for pair in zip(documents, passages, strict=True)]
-    located: Sequence[TermSpans | None] = [None] * len(documents)
-    if isinstance(engine.encoder, LocatingEncoder):
-        located = engine.encoder.locate_terms([part.content for part in read])
+    parts = [_Parts.of(asked.terms, view.sparse_row(vector)) for vector in chosen]
+    is_cut = view.may_be_truncated(np.array(ordinals, dtype=np.int64))
+    located = _located(engine.encoder, read, parts, is_cut)
     found = []
-    for vector, document, passage, part, spans in zip(
-        chosen, documents, passages, read, located, strict=True
+    for document, passage, part, row, spans in zip(
+        documents, passages, read, parts, located, strict=True
     ):
         first = 0 if passage is None else passage.start
-        matched = (
-            []
-            if spans is None
-            else _matched(part, spans, view.sparse_row(vector), asked.terms, first)
-        )
+        matched = [] if spans is None else _matched(part, spans, row.products, first)
         found.append(_passage(document.text, matched, length, first))
     return found
 
@@ -145,34 +158,68 @@ def snippets(
 class _Asked:
     """A query: its dense vector (dim,), its terms with their weights, and how both are weighed.
 
-    `answered` has the passage, by its number, that an answer names of a document.
+    `named` has the passage, by its number, that an answer or explanation names of a document.
     """
 
     dense: Float32
     terms: tuple[Int32, Float32]
     weights: Weights
-    answered: Mapping[str, int]
+    named: Mapping[str, int]
 
     @classmethod
-    def of(cls, engine: SearchEngine, query: str | SearchResult, view: View) -> _Asked:
-        """Take what an answer knows of its query, or encode one."""
-        if isinstance(query, SearchResult) and query.terms is not None:
-            named = {hit.doc_id: hit.passage.number for hit in query.hits if hit.passage}
-            # Of documents that the answer does not have, the terms alone choose a passage.
-            return cls(np.zeros(view.dim, np.float32), query.terms, engine.weights, named)
-        text = query.query if isinstance(query, SearchResult) else query
-        encoded = engine.encode([text], engine.weights, view)
-        return cls(encoded.dense[0], encoded.sparse.row(0), engine.weights, {})
+    def of(
+        cls, engine: SearchEngine, query: str | SearchResult | Explanation, view: View
+    ) -> _Asked:
+        """Take what an answer or explanation knows of its query, or encode one."""
+        known: Sequence[Hit | Explanation] = []
+        terms = None
+        if isinstance(query, SearchResult):
+            known, terms = query.hits, query.terms
+        elif isinstance(query, Explanation):
+            known, terms = [query], query.query_terms
+        if terms is None:
+            text = query if isinstance(query, str) else query.query
+            encoded = engine.encode([text], engine.weights, view)
+            return cls(encoded.dense[0], encoded.sparse.row(0), engine.weights, {})
+        named = {each.doc_id: each.passage.number for each in known if each.passage}
+        # Of documents that are not named, the terms alone choose a passage.
+        return cls(np.zeros(view.dim, np.float32), terms, engine.weights, named)
 
-    def vector(self, view: View, doc_id: str, ordinal: int) -> int:
+    def vector(self, view: View, document: Document, ordinal: int) -> int:
         """Return the ordinal of the vector by which a document scores."""
         vectors = view.vectors_of(ordinal)
-        if doc_id in self.answered:
-            return int(vectors[self.answered[doc_id] - 1])
+        if document.doc_id in self.named:
+            return int(vectors[self.named[document.doc_id] - 1])
         if len(vectors) == 1:
             return int(vectors[0])
         scores = self.weights.combine(*view.score(self.dense, *self.terms, vectors))
         return int(vectors[np.argmax(scores)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The terms (m,) that a query and a document share, and what each adds, by term."""
+
+    terms: Int32
+    products: Mapping[int, float]
+
+    @classmethod
+    def of(cls, query: tuple[Int32, Float32], document: tuple[Int32, Float32]) -> _Parts:
+        shared, in_query, in_document = np.intersect1d(
+            query[0], document[0], assume_unique=True, return_indices=True
+        )
+        products = query[1][in_query].astype(np.float64) * document[1][in_document]
+        return cls(shared, dict(zip(shared.tolist(), products.tolist(), strict=True)))
+
+
+def _located(
+    encoder: TextEncoder, read: Sequence[Document], parts: Sequence[_Parts], is_cut: Bool
+) -> Sequence[TermSpans | None]:
+    """Return where terms stand in what is read of documents; None if the encoder cannot say."""
+    if not isinstance(encoder, LocatingEncoder):
+        return [None] * len(read)
+    wanted = [None if cut else row.terms for row, cut in zip(parts, is_cut.tolist(), strict=True)]
+    return encoder.locate_terms([document.content for document in read], wanted)
 
 
 def _read(document: Document, passage: Passage | None) -> Document:
@@ -183,31 +230,20 @@ def _read(document: Document, passage: Passage | None) -> Document:
 
 
 def _matched(
-    document: Document,
-    spans: TermSpans,
-    in_document: tuple[Int32, Float32],
-    in_query: tuple[Int32, Float32],
-    first: int,
+    document: Document, spans: TermSpans, products: Mapping[int, float], first: int
 ) -> list[_Span]:
     """Return where in the document's text, its title left out, terms of the query stand.
 
     What was read of the text begins at its character `first`.
     """
-    shared, query_places, document_places = np.intersect1d(
-        in_query[0], in_document[0], assume_unique=True, return_indices=True
-    )
-    products = in_query[1][query_places].astype(np.float64) * in_document[1][document_places]
     shift = _text_start(document)
-    matched = np.flatnonzero(np.isin(spans.terms, shared) & (spans.starts >= shift))
-    terms = spans.terms[matched]
-    rows = zip(
-        (spans.starts[matched] - shift + first).tolist(),
-        (spans.ends[matched] - shift + first).tolist(),
-        terms.tolist(),
-        products[np.searchsorted(shared, terms)].tolist(),
-        strict=True,
-    )
-    return [_Span(*row) for row in rows]
+    move = first - shift
+    rows = zip(spans.starts.tolist(), spans.ends.tolist(), spans.terms.tolist(), strict=True)
+    return [
+        _Span(start + move, end + move, term, products[term])
+        for start, end, term in rows
+        if term in products and start >= shift
+    ]
 
 
 def _text_start(document: Document) -> int:
@@ -223,12 +259,10 @@ def _passage(text: str, spans: Sequence[_Span], length: int, first: int) -> Snip
     Without a match it is what is read from the character `first` on.
     """
     beginning = len(text) - len(text[first:].lstrip())
-    furthest = max((span.end for span in spans), default=beginning) + length
-    words = [match.span() for match in _WORD.finditer(text, 0, furthest + 1)]
-    window = _best_window(spans, words, length)
+    window = _best_window(text, spans, length)
     first, last = window or (beginning, beginning)
-    start = _start(text, words, first, length - (last - first)) if window else beginning
-    end = _end(words, last, min(len(text), start + length))
+    start = _start(text, first, length - (last - first)) if window else beginning
+    end = _end(text, last, min(len(text), start + length))
     return Snippet(
         text=text[start:end],
         highlights=_highlights(text, spans, start, end),
@@ -237,11 +271,9 @@ def _passage(text: str, spans: Sequence[_Span], length: int, first: int) -> Snip
     )
 
 
-def _best_window(
-    spans: Sequence[_Span], words: Sequence[tuple[int, int]], length: int
-) -> tuple[int, int] | None:
+def _best_window(text: str, spans: Sequence[_Span], length: int) -> tuple[int, int] | None:
     """Return the bounds of the words that match in the best passage; of equal ones the first."""
-    bounds = [_word_bounds(span, words, length) for span in spans]
+    bounds = [_word_bounds(text, span, length) for span in spans]
     best, window = 0.0, None
     inside: Counter[int] = Counter()
     worth, left = 0.0, 0
@@ -257,15 +289,20 @@ def _best_window(
     return window
 
 
-def _word_bounds(span: _Span, words: Sequence[tuple[int, int]], length: int) -> tuple[int, int]:
+def _word_bounds(text: str, span: _Span, length: int) -> tuple[int, int]:
     """Return where a piece's word starts and ends; of one too long, what fits of the piece."""
-    start, end = words[bisect_right(words, (span.start, sys.maxsize)) - 1]
+    before = text[max(0, span.start - length) : span.start]
+    is_begun = before and not before[-1].isspace()
+    start = span.start - (len(before.rsplit(maxsplit=1)[-1]) if is_begun else 0)
+    far = min(len(text), span.start + length + 1)
+    blank = _BLANK.search(text, span.start, far)
+    end = far if blank is None else blank.start()
     if end - start <= length:
         return start, end
     return span.start, min(span.end, span.start + length)
 
 
-def _start(text: str, words: Sequence[tuple[int, int]], first: int, slack: int) -> int:
+def _start(text: str, first: int, slack: int) -> int:
     """Return where a passage starts that may have `slack` characters more than from `first` on."""
     earliest = max(0, first - slack)
     sentences = [match.end() for match in _SENTENCE.finditer(text, earliest, first + 1)]
@@ -273,14 +310,14 @@ def _start(text: str, words: Sequence[tuple[int, int]], first: int, slack: int) 
         return sentences[-1]
     if not text[:earliest].strip():
         earliest, slack = 0, 2 * first
-    word = bisect_left(words, (max(earliest, first - slack // 2), 0))
-    return min(first, words[word][0]) if word < len(words) else first
+    word = _WORD_START.search(text, max(earliest, first - slack // 2), first + 1)
+    return first if word is None else word.start()
 
 
-def _end(words: Sequence[tuple[int, int]], last: int, latest: int) -> int:
+def _end(text: str, last: int, latest: int) -> int:
     """Return where the last word ends that is whole before `latest`; never before `last`."""
-    word = bisect_right(words, latest, key=lambda bounds: bounds[1]) - 1
-    return words[word][1] if word >= 0 and words[word][1] >= last else latest
+    found = (match.start() for match in _WORD_END.finditer(text, last, latest + 1))
+    return max((end for end in found if end <= latest), default=latest)
 
 
 def _highlights(text: str, spans: Sequence[_Span], start: int, end: int) -> tuple[Highlight, ...]:

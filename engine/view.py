@@ -37,6 +37,7 @@ from dupmae.errors import DataError
 from dupmae.indexes.documents import DocumentStore, Labels
 from dupmae.indexes.topk import top_k
 from dupmae.types import (
+    Bool,
     CorpusStatistics,
     Document,
     Float32,
@@ -134,6 +135,15 @@ class View:
             return np.array([document], dtype=np.int64)
         return np.arange(*np.searchsorted(self.owners, [document, document + 1]), dtype=np.int64)
 
+    def may_be_truncated(self, documents: Int64) -> Bool:
+        """Return which of some documents, (m,), are not known to be read whole."""
+        found = np.ones(len(documents), dtype=np.bool_)
+        numbers = [part.documents for part in self.parts]
+        for part, places in split_ordinals(self.parts, numbers, documents):
+            local = part.documents.local(documents[places])
+            found[places] = part.segment.may_be_truncated(local)
+        return found
+
     def passages(self, ordinals: Int64) -> Sequence[Passage | None]:
         """Return which passages vectors are of; None for each if documents are not split."""
         if self.owners is None:
@@ -185,27 +195,37 @@ class ViewDocuments:
 
     def find(self, doc_id: str) -> int | None:
         """Return the ordinal of a document; None if the view has none of that id."""
-        for part in self._parts:
-            found = np.array(list(part.segment.find([doc_id]).values()), dtype=np.int64)
-            if len(found) and (part.mask is None or part.mask[part.segment.rows_of(found)[0]]):
-                return int(part.documents.ordinals(found)[0])
-        return None
+        return self._find([doc_id]).get(doc_id)
 
     def ordinal(self, doc_id: str) -> int:
-        """Return the ordinal of a document.
+        """Return the ordinal of a document; see `ordinals`."""
+        return self.ordinals([doc_id])[0]
+
+    def ordinals(self, doc_ids: Sequence[str]) -> list[int]:
+        """Return the ordinals of documents in the order asked for; ids may repeat.
 
         Raises:
-            DataError: if no document has that id.
+            DataError: if no document has one of these ids.
         """
-        ordinal = self.find(doc_id)
-        if ordinal is None:
-            raise DataError(f"no document of the index has the id {doc_id!r}")
-        return ordinal
+        found = self._find(doc_ids)
+        for doc_id in doc_ids:
+            if doc_id not in found:
+                raise DataError(f"no document of the index has the id {doc_id!r}")
+        return [found[doc_id] for doc_id in doc_ids]
 
     def labels(self) -> Iterator[Labels]:
         """Yield all documents in order without their texts."""
         for part in self._parts:
             yield from part.segment.documents.labels(part.documents.all())
+
+    def _find(self, doc_ids: Sequence[str]) -> dict[str, int]:
+        found = {}
+        for part in self._parts:
+            for doc_id, local in part.segment.find(doc_ids).items():
+                place = np.array([local])
+                if part.mask is None or part.mask[part.segment.rows_of(place)[0]]:
+                    found[doc_id] = int(part.documents.ordinals(place)[0])
+        return found
 
     def _read(
         self,

@@ -71,7 +71,9 @@ class FakeEncoder:
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         return [f"term{term}" for term in terms]
 
-    def locate_terms(self, texts: Sequence[str]) -> list[TermSpans]:
+    def locate_terms(
+        self, texts: Sequence[str], wanted: Sequence[Int32 | None] | None = None
+    ) -> list[TermSpans]:
         return [self._spans(text) for text in texts]
 
     def term(self, word: str) -> int:

@@ -12,7 +12,7 @@ from serving import DOCUMENTS, WordEncoder, problem, serving, write_index
 from starlette.testclient import TestClient
 
 from dupmae.engine import SearchEngine, build_index, explain
-from dupmae.types import Document
+from dupmae.types import CorpusStatistics, Document
 
 QUERY = "vitamin d in bones"
 
@@ -215,6 +215,19 @@ def test_a_wrong_request_is_refused_in_one_line(
         status, found, message = problem(client.post("/search", json=asked))
     assert (status, found) == (422, code)
     assert words in message
+
+
+def test_explain_encodes_a_query_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, encoded = WordEncoder.encode_queries, []
+
+    def count(self: WordEncoder, texts: list[str], corpus: CorpusStatistics | None = None) -> Any:
+        encoded.extend(texts)
+        return encode(self, texts, corpus)
+
+    with serving(folder) as client:
+        monkeypatch.setattr(WordEncoder, "encode_queries", count)
+        assert client.post("/explain", json={"query": QUERY, "id": "bone"}).is_success
+    assert encoded == [QUERY]
 
 
 def test_explain_reaches_every_rank_that_a_page_does_and_none_beyond(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,27 @@ def test_documents_are_indexed_replaced_and_deleted_and_the_next_answer_says_so(
         assert client.post("/delete", json={"ids": ["sun"]}).json()["documents"] == 2
         assert client.get("/documents/sun").status_code == 404
     assert read_manifest(folder).documents == 2
+
+
+def removed_files(folder: Path) -> list[str]:
+    """Return what of a folder was removed and is still held open by this process."""
+    targets = [str(each.resolve()) for each in Path("/proc/self/fd").iterdir()]
+    return [each for each in targets if each.startswith(str(folder)) and "(deleted)" in each]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are seen in /proc only")
+def test_what_only_earlier_generations_held_open_is_closed(folder: Path) -> None:
+    gc.collect()
+    gc.disable()  # it would come sooner or later, on a quiet server much later
+    try:
+        with serving(folder, writable=True) as client:
+            for number in range(3):
+                client.post("/documents", json={"documents": [NEW]})
+                client.post("/search", json={"query": f"lock {number}", "where": "year = 2026"})
+                client.delete("/documents/new")
+            assert removed_files(folder) == []
+    finally:
+        gc.enable()
 
 
 def test_answers_after_writes_are_those_of_the_engine(folder: Path) -> None:

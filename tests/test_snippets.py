@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_model import tiny_model, tiny_tokenizer
 
 from dupmae.commands.display import Display
-from dupmae.commands.snippets import snippet_json, snippet_lines
+from dupmae.commands.snippets import snippet_lines
 from dupmae.encoder import Encoder
 from dupmae.engine import (
     Chunk,
@@ -119,6 +120,17 @@ def test_an_answer_is_not_encoded_again_and_shows_the_same(
         anew = [snippet(other, "whale sea", doc_id) for doc_id in ids]
         monkeypatch.setattr(other.encoder, "encode_queries", None)
         assert snippets(other, result, ids) == anew
+
+
+@pytest.mark.parametrize("where", [None, 'id != "far"'])
+def test_an_explanations_query_is_not_encoded_again_either(
+    folder: Path, where: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SearchEngine.open(folder, FakeEncoder(), feedback=0.5) as other:
+        anew = snippet(other, "whale sea", "spread", where=where)
+        explained = explain(other, "whale sea", "spread", where=where)
+        monkeypatch.setattr(other.encoder, "encode_queries", None)
+        assert snippet(other, explained, "spread", where=where) == anew
 
 
 def test_feedback_learns_from_what_matches_the_filter(tmp_path: Path) -> None:
@@ -282,6 +294,32 @@ def test_torch_and_onnx_locate_the_same_terms_as_they_read(
     assert len(tiny.encoder.tokenise_documents(["ba " * 400])[0]) == 40
 
 
+def test_looking_for_the_terms_asked_for_alone_marks_the_same(
+    tmp_path: Path, tiny: SearchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(3)
+    words = ["ba", "Be", "bo", "boda", "ki", "e", "bé", "bo-da", "la\nly", "zzz"]
+    # The encoder reads 40 tokens: of some documents all, of others less.
+    texts = [" ".join(chance.choices(words, k=k)) for k in (3, 12, 30, 60, 90)]
+    build_index(
+        [Document(f"d{n}", text, "ba") for n, text in enumerate(texts)],
+        tiny.encoder,
+        tmp_path / "index",
+    )
+    locate, asked = tiny.encoder.locate_terms, []
+
+    def locate_all(contents, wanted):  # type: ignore[no-untyped-def]
+        asked.extend(wanted)
+        return locate(contents)
+
+    with SearchEngine.open(tmp_path / "index", tiny.encoder) as engine:
+        ids = [f"d{n}" for n in range(len(texts))]
+        found = [snippets(engine, query, ids, 60) for query in ("boda ki", "ly e")]
+        monkeypatch.setattr(tiny.encoder, "locate_terms", locate_all)
+        assert found == [snippets(engine, query, ids, 60) for query in ("boda ki", "ly e")]
+    assert [terms is None for terms in asked] == [False, False, True, True, True] * 2
+
+
 def test_commands_show_matches_in_bold_and_what_is_left_out() -> None:
     found = Snippet(
         "a big\nwhale swims", (Highlight(2, 5, 1.0), Highlight(6, 11, 5.1)), True, False
@@ -290,10 +328,3 @@ def test_commands_show_matches_in_bold_and_what_is_left_out() -> None:
     coloured = Display(width=None, has_colours=True)
     assert snippet_lines(found, coloured, "  ") == [f"  … a big {whale} swims"]
     assert snippet_lines(found, Display(width=10), "") == ["… a big", "whale", "swims"]
-    assert snippet_json(found) == {
-        "text": "a big\nwhale swims",
-        "highlights": [
-            {"start": 2, "end": 5, "weight": 1.0},
-            {"start": 6, "end": 11, "weight": 5.1},
-        ],
-    }

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dupmae.commands.display import Display, printable
-from dupmae.commands.snippets import (
-    passage_text,
-    snippet_json,
-    snippet_lines,
-)
+from dupmae.commands.snippets import passage_text, snippet_lines
 from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
-    from dupmae.engine import FacetValue, Filter, Key, SearchEngine, Snippet
-    from dupmae.types import Document, Hit, SearchResult
+    from dupmae.engine import FacetValue, Filter, Found, Key, SearchEngine
+    from dupmae.types import SearchResult
 
 FACET_VALUES = 10
 """Values of a facet that are shown; JSON has all."""
@@ -47,16 +42,9 @@ class Answer:
 
     request: Request
     result: SearchResult
-    documents: Sequence[Document]
-    snippets: Sequence[Snippet]
+    found: Sequence[Found]
     total: int
     facets: Mapping[str, Sequence[FacetValue]]
-
-    def rows(self) -> Iterator[tuple[int, Hit, Document, Snippet]]:
-        """Yield rank, hit, document and snippet."""
-        found = zip(self.result.hits, self.documents, self.snippets, strict=True)
-        for rank, (hit, document, snippet) in enumerate(found, start=self.request.offset + 1):
-            yield rank, hit, document, snippet
 
 
 def check_query(query: str) -> str:
@@ -93,37 +81,38 @@ def find_batch(engine: SearchEngine, queries: Sequence[str], request: Request) -
 
 def answer_fields(answer: Answer) -> dict[str, Any]:
     """Return an answer as values of JSON."""
+    from dupmae.engine import bound_field, facet_fields, hit_fields
+
     result = answer.result
     fields: dict[str, Any] = {
         "query": result.query,
         "proven": result.proven,
-        "bound": result.bound if math.isfinite(result.bound) else None,
+        "bound": bound_field(result.bound),
         "loss": result.loss,
         "depth": result.depth,
         "documents": answer.total,
-        "hits": [_hit_fields(*row) for row in answer.rows()],
+        "hits": [hit_fields(found) for found in answer.found],
     }
     if answer.facets:
-        fields["facets"] = {
-            key: [{"value": found.value, "documents": found.documents} for found in values]
-            for key, values in answer.facets.items()
-        }
+        fields["facets"] = facet_fields(answer.facets)
     return fields
 
 
 def answer_text(answer: Answer, display: Display) -> str:
     """Return an answer as lines for eyes."""
     lines = []
-    for rank, hit, document, snippet in answer.rows():
+    for found in answer.found:
+        hit = found.hit
         parts = f"(dense {hit.dense:.4f}, sparse {hit.sparse:.4f})"
         lines.append(
-            f"{display.paint(f'{rank:>3}.', bold=True)} "
+            f"{display.paint(f'{found.rank:>3}.', bold=True)} "
             f"{display.paint(f'{hit.score:.4f}', fg='green', bold=True)}  "
             f"{display.paint(parts, dim=True)}  {display.paint(printable(hit.doc_id), fg='cyan')}"
             + (f"  {passage_text(hit.passage)}" if hit.passage else "")
         )
-        lines += display.paragraph(document.title, indent=INDENT, bold=True)
-        lines += snippet_lines(snippet, display, INDENT)
+        lines += display.paragraph(found.document.title, indent=INDENT, bold=True)
+        if found.snippet is not None:
+            lines += snippet_lines(found.snippet, display, INDENT)
     lines += display.paragraph(_proof(answer), dim=True)
     for key, values in answer.facets.items():
         lines += display.paragraph(_facet(key, values))
@@ -162,27 +151,7 @@ def _answer(
     total: int,
     facets: Mapping[str, Sequence[FacetValue]],
 ) -> Answer:
-    from dupmae.engine import snippets
+    from dupmae.engine import look_up
 
-    ids = [hit.doc_id for hit in result.hits]
-    documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
-    return Answer(request, result, documents, snippets(engine, result, ids), total, facets)
-
-
-def _hit_fields(rank: int, hit: Hit, document: Document, snippet: Snippet) -> dict[str, Any]:
-    from dupmae.engine import passage_fields
-
-    passage = hit.passage
-    scoring = "" if passage is None else document.text[passage.start : passage.end]
-    return {
-        "rank": rank,
-        "id": hit.doc_id,
-        "score": hit.score,
-        "dense": hit.dense,
-        "sparse": hit.sparse,
-        "title": document.title,
-        "text": document.text,
-        "metadata": dict(document.metadata),
-        **passage_fields(passage, scoring),
-        "snippet": snippet_json(snippet),
-    }
+    found = look_up(engine, result, offset=request.offset)
+    return Answer(request, result, found, total, facets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,7 @@ from dupmae.commands.options import (
     weight_options,
     where_option,
 )
-from dupmae.commands.snippets import (
-    passage_text,
-    snippet_json,
-    snippet_lines,
-)
+from dupmae.commands.snippets import passage_text, snippet_lines
 
 if TYPE_CHECKING:
     from dupmae.engine import Explanation, Filter, SearchEngine, Snippet
@@ -78,7 +74,7 @@ def take_apart(
     from dupmae.engine import snippet
 
     explanation = explain_score(engine, query, doc_id, k=k, where=where)
-    passage = snippet(engine, query, doc_id, where=where)
+    passage = snippet(engine, explanation, doc_id, where=where)
     return Explained(explanation, passage, engine.count(where))
 
 
@@ -87,7 +83,7 @@ def explained_fields(taken: Explained) -> dict[str, Any]:
     from dupmae.engine import explanation_fields
 
     fields = explanation_fields(taken.explanation, taken.total)
-    return {**fields, "snippet": snippet_json(taken.snippet)}
+    return {**fields, "snippet": asdict(taken.snippet)}
 
 
 def explanation_text(taken: Explained, display: Display) -> str:

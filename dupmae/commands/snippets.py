@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dupmae.commands.display import Display
 
@@ -12,15 +12,6 @@ if TYPE_CHECKING:
 
 SHOWN = 0.2
 """A match is marked if it weighs at least this share of the snippet's heaviest; JSON has all."""
-
-
-def snippet_json(snippet: Snippet) -> dict[str, Any]:
-    """Return the passage and its matches."""
-    highlights = [
-        {"start": match.start, "end": match.end, "weight": match.weight}
-        for match in snippet.highlights
-    ]
-    return {"text": snippet.text, "highlights": highlights}
 
 
 def passage_text(passage: Passage | None) -> str:

@@ -18,7 +18,7 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from dupmae import __version__
-from dupmae.engine import SearchEngine, TermMatch, explain, snippets
+from dupmae.engine import Found, SearchEngine, TermMatch, explain, hit_fields, look_up
 from dupmae.errors import DupMAEError
 from dupmae.types import Passage, SearchResult
 
@@ -141,28 +141,13 @@ class Tools:
         with self._call() as engine:
             engine.reload()
             result = engine.search(query, k, offset=offset, where=where)
-            ids = [hit.doc_id for hit in result.hits]
-            documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
-            cut = snippets(engine, result, ids)
+            found = look_up(engine, result, offset=offset)
             total = engine.count(where)
-        found = zip(result.hits, documents, cut, strict=True)
         return FoundDocuments(
             proven=result.proven,
             proof=_proof(result, total, offset),
             documents=total,
-            hits=[
-                FoundHit(
-                    rank=rank,
-                    id=hit.doc_id,
-                    score=hit.score,
-                    dense=hit.dense,
-                    sparse=hit.sparse,
-                    title=document.title,
-                    passage=_passage(hit.passage),
-                    snippet=shown.text,
-                )
-                for rank, (hit, document, shown) in enumerate(found, start=offset + 1)
-            ],
+            hits=[_hit(each) for each in found],
         )
 
     def get_document(
@@ -245,6 +230,11 @@ def _proof(result: SearchResult, total: int, offset: int) -> str:
     if rest <= 0:
         return f"proven: all {total} documents that match were ranked"
     return f"proven: none of the other {rest} documents that match scores more than the last hit"
+
+
+def _hit(found: Found) -> FoundHit:
+    fields = {"passage": None, **hit_fields(found)}
+    return FoundHit(**{**fields, "snippet": fields["snippet"]["text"]})
 
 
 def _passage(passage: Passage | None) -> ScoringPassage | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dupmae.engine import Filter, SearchEngine
+from dupmae.engine import Filter, SearchEngine, look_up
 
 FOUND = "dupmae"
 """The key of the metadata under which a hit's rank, score, parts and proof stand."""
@@ -31,12 +31,10 @@ def retrieve(
     out about the hit under the key `FOUND`.
     """
     result = engine.search(query, k, where=where)
-    documents = engine.documents
-    ordinals = [documents.ordinal(hit.doc_id) for hit in result.hits]
-    pairs = zip(result.hits, documents.get(ordinals), strict=True)
-    for rank, (hit, document) in enumerate(pairs, start=1):
+    for each in look_up(engine, result, with_snippets=False):
+        hit, document = each.hit, each.document
         found = {
-            "rank": rank,
+            "rank": each.rank,
             "score": hit.score,
             "dense": hit.dense,
             "sparse": hit.sparse,

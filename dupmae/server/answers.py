@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from dupmae.engine import (
-    FacetValue,
     Filter,
     Key,
     Manifest,
     SearchEngine,
-    Snippet,
     Weights,
+    bound_field,
     explain,
     explanation_fields,
+    facet_fields,
+    hit_fields,
+    look_up,
     manifest_fields,
     snippet,
-    snippets,
 )
 from dupmae.server import models
 from dupmae.server.indexes import ServedIndex
-from dupmae.types import Document, Hit, Passage, SearchResult
+from dupmae.types import SearchResult
 
 FACET_VALUES = 1000
 """Values of a facet that are sent, the most frequent ones."""
@@ -64,6 +65,7 @@ def search_answers(options: SearchOptions, queries: Sequence[str]) -> list[model
         mode=options.mode,
     )
     counts = engine.facets(options.facets, options.where) if options.facets else {}
+    facets: Any = facet_fields(counts, FACET_VALUES)
     hits = [_hits(engine, options, result) for result in results]
     encode_ms = 1000 * (searched - started)
     search_ms = 1000 * (time.perf_counter() - searched)
@@ -77,11 +79,11 @@ def search_answers(options: SearchOptions, queries: Sequence[str]) -> list[model
             offset=options.offset,
             documents=len(view.documents),
             proven=result.proven,
-            bound=finite(result.bound),
+            bound=bound_field(result.bound),
             loss=result.loss,
             depth=result.depth,
             hits=found,
-            facets=facet_values(counts),
+            facets=facets,
             timing=timing,
         )
         for result, found in zip(results, hits, strict=True)
@@ -96,42 +98,26 @@ def take_apart(
     Raises:
         DataError: if no document has that id, or it does not match.
     """
-    dense, sparse, feedback = weights.dense, weights.sparse, weights.feedback
+    view = engine.select(where)
+    encoded = engine.encode([query], weights, view)
     explanation = explain(
         engine,
         query,
         doc_id,
         k=k,
         where=where,
-        dense_weight=dense,
-        sparse_weight=sparse,
-        feedback=feedback,
+        dense_weight=weights.dense,
+        sparse_weight=weights.sparse,
+        feedback=weights.feedback,
+        encoded=encoded,
     )
-    result = engine.search(
-        query, k, where=where, dense_weight=dense, sparse_weight=sparse, feedback=feedback
-    )
-    hit = Hit(doc_id, explanation.score, explanation.dense, explanation.sparse, explanation.passage)
-    # As if the document were all that was found: its snippet is of the passage explained.
-    found = snippet(engine, replace(result, hits=(hit,)), doc_id, where=where)
-    return models.Explained(
-        **{"passage": None, **explanation_fields(explanation, engine.count(where))},
-        snippet=_snippet(found),
-        bound=finite(result.bound),
-        depth=result.depth,
-    )
-
-
-def facet_values(
-    counts: Mapping[str, Sequence[FacetValue]],
-) -> dict[str, list[models.CountedValue]]:
-    """Return the most frequent values of facets."""
-    return {
-        key: [
-            models.CountedValue(value=found.value, documents=found.documents)
-            for found in values[:FACET_VALUES]
-        ]
-        for key, values in counts.items()
+    (result,) = engine.search_encoded([query], encoded, k, offset=0, weights=weights, view=view)
+    fields: dict[str, Any] = {
+        "passage": None,
+        **explanation_fields(explanation, len(view.documents)),
+        "snippet": asdict(snippet(engine, explanation, doc_id, where=where)),
     }
+    return models.Explained(**fields, bound=bound_field(result.bound), depth=result.depth)
 
 
 def index_info(manifest: Manifest) -> models.Info:
@@ -139,52 +125,10 @@ def index_info(manifest: Manifest) -> models.Info:
     return models.Info(**manifest_fields(manifest))
 
 
-def finite(bound: float) -> float | None:
-    """Return a bound as JSON can say it: −∞, when all documents were scored, is null."""
-    return bound if math.isfinite(bound) else None
-
-
 def _hits(
     engine: SearchEngine, options: SearchOptions, result: SearchResult
 ) -> list[models.FoundDocument]:
-    ids = [hit.doc_id for hit in result.hits]
-    documents = engine.documents.get([engine.documents.ordinal(doc_id) for doc_id in ids])
-    cut: Sequence[Snippet | None] = [None] * len(ids)
-    if options.snippets:
-        cut = snippets(engine, result, ids)
-    found = zip(result.hits, documents, cut, strict=True)
-    return [
-        models.FoundDocument(
-            rank=rank,
-            id=hit.doc_id,
-            score=hit.score,
-            dense=hit.dense,
-            sparse=hit.sparse,
-            title=document.title,
-            text=document.text if options.texts else None,
-            passage=_passage(hit.passage, _scoring_text(document, hit.passage)),
-            snippet=None if shown is None else _snippet(shown),
-            metadata=dict(document.metadata),
-        )
-        for rank, (hit, document, shown) in enumerate(found, start=options.offset + 1)
-    ]
-
-
-def _passage(passage: Passage | None, text: str) -> models.Passage | None:
-    return None if passage is None else models.Passage(**asdict(passage), text=text)
-
-
-def _scoring_text(document: Document, passage: Passage | None) -> str:
-    return "" if passage is None else document.text[passage.start : passage.end]
-
-
-def _snippet(found: Snippet) -> models.Snippet:
-    return models.Snippet(
-        text=found.text,
-        highlights=[
-            models.Highlight(start=each.start, end=each.end, weight=each.weight)
-            for each in found.highlights
-        ],
-        before=found.before,
-        after=found.after,
-    )
+    found = look_up(engine, result, offset=options.offset, with_snippets=options.snippets)
+    absent: dict[str, Any] = {"passage": None, "snippet": None}
+    left_out = {} if options.texts else {"text": None}
+    return [models.FoundDocument(**{**absent, **hit_fields(each), **left_out}) for each in found]

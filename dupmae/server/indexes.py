@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,7 @@ class ServedIndex:
             self._seen = stamp  # taken before the state is read: what comes later is seen later
             if self._engine.reload():
                 _ = self._engine.view.corpus  # counted here, not by the first search
+                gc.collect()  # a view refers to itself: its files would stay open for long
                 logger.info("%s: generation %d", self.name, self._engine.manifest.generation)
 
     def close(self) -> None:

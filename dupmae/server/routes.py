@@ -7,15 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from dupmae.engine import facet_fields
 from dupmae.engine.fast import choose_fuse
 from dupmae.errors import DataError
 from dupmae.server import models
-from dupmae.server.answers import (
-    SearchOptions,
-    facet_values,
-    index_info,
-    take_apart,
-)
+from dupmae.server.answers import FACET_VALUES, SearchOptions, index_info, take_apart
 from dupmae.server.failures import RefusedError
 from dupmae.server.indexes import ServedIndex
 from dupmae.server.service import Service, ServiceOf, milliseconds_since
@@ -91,8 +87,8 @@ async def facets(
     keys, where = service.keys(asked.facets), service.filter(asked.where)
 
     def count() -> models.Facets:
-        found = engine.facets(keys, where)
-        return models.Facets(documents=engine.count(where), facets=facet_values(found))
+        found: Any = facet_fields(engine.facets(keys, where), FACET_VALUES)
+        return models.Facets(documents=engine.count(where), facets=found)
 
     return await service.read(request, count)
 

@@ -133,7 +133,7 @@ def milliseconds_since(started: float) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # one that is not `async` goes through a thread
     found: Service = request.app.state.service
     return found
 
