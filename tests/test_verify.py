@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeEncoder
+from fakes import FakeEncoder, WordReader
 
 from dupmae.engine import (
+    Chunk,
     SearchEngine,
     build_index,
     compact,
@@ -28,15 +29,18 @@ from dupmae.types import Document
 DOCUMENTS = [Document(f"d{n}", f"whale {'ship ' * (n % 5)} sea{n % 7}") for n in range(60)]
 
 
-@pytest.fixture(scope="module")
-def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build(folder: Path, encoder: FakeEncoder, **options: object) -> Path:
     """Make an index of two segments, both with deletes."""
-    folder = tmp_path_factory.mktemp("verify") / "my.index"
-    build_index(DOCUMENTS[:50], FakeEncoder(), folder)
-    build_index(DOCUMENTS[40:], FakeEncoder(), folder)
+    build_index(DOCUMENTS[:50], encoder, folder, **options)
+    build_index(DOCUMENTS[40:], encoder, folder)
     delete_documents(folder, ["d1", "d45"])
     assert [s.deleted for s in read_manifest(folder).segments] == [11, 1]
     return folder
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("verify") / "my.index", FakeEncoder())
 
 
 @pytest.fixture
@@ -45,12 +49,21 @@ def folder(built_once: Path, tmp_path: Path) -> Path:
     return tmp_path / "my.index"
 
 
+@pytest.fixture
+def passages(tmp_path: Path) -> Path:
+    """Make an index with all that an index may hold: passages, and a graph of their vectors."""
+    folder = build(tmp_path / "my.index", WordReader(7), chunk=Chunk(3, 1), hnsw=True)
+    kinds = {Path(name).parts[2] for name in files(folder) if name.startswith("segments/")}
+    assert kinds == {"documents.sqlite", "forward", "hnsw", "inverted", "outline", "reading"}
+    return folder
+
+
 def files(folder: Path) -> list[str]:
     return [file.path for file in read_manifest(folder).files]
 
 
-def test_nothing_is_wrong_with_a_good_index(folder: Path) -> None:
-    assert verify_index(folder) == verify_index(folder, deep=True) == []
+def test_nothing_is_wrong_with_a_good_index(passages: Path) -> None:
+    assert verify_index(passages) == verify_index(passages, deep=True) == []
 
 
 def test_where_no_index_is_there_is_nothing_to_verify(tmp_path: Path) -> None:
@@ -58,35 +71,35 @@ def test_where_no_index_is_there_is_nothing_to_verify(tmp_path: Path) -> None:
         verify_index(tmp_path)
 
 
-def test_a_flipped_bit_in_any_file_is_found_and_named(folder: Path) -> None:
-    for name in files(folder):
-        path = folder / name
+def test_a_flipped_bit_in_any_file_is_found_and_named(passages: Path) -> None:
+    for name in files(passages):
+        path = passages / name
         content = path.read_bytes()
         for place in sorted({0, len(content) // 2, len(content) - 1}):
             flipped = bytearray(content)
             flipped[place] ^= 4
             path.write_bytes(flipped)
-            (problem,) = verify_index(folder)
+            (problem,) = verify_index(passages)
             assert f"the content of {name} has changed" in problem
             assert "--replace" in problem
         path.write_bytes(content)
-    assert verify_index(folder) == []
+    assert verify_index(passages) == []
 
 
-def test_a_missing_file_and_one_cut_short_are_found_by_both(folder: Path) -> None:
-    for name in files(folder):
-        path = folder / name
+def test_a_missing_file_and_one_cut_short_are_found_by_both(passages: Path) -> None:
+    for name in files(passages):
+        path = passages / name
         content = path.read_bytes()
         path.unlink()
-        (problem,) = verify_index(folder, deep=True)
+        (problem,) = verify_index(passages, deep=True)
         assert f"{name} is missing" in problem
         with pytest.raises(IndexMissingError, match=f"{name} is missing"):
-            SearchEngine.open(folder, FakeEncoder())
+            SearchEngine.open(passages, FakeEncoder())
         path.write_bytes(content[:-1])
-        (problem,) = verify_index(folder)
+        (problem,) = verify_index(passages)
         assert f"{name} should have {len(content)} bytes and has {len(content) - 1}" in problem
         with pytest.raises(IndexMissingError, match=f"{name} should have"):
-            SearchEngine.open(folder, FakeEncoder())
+            SearchEngine.open(passages, FakeEncoder())
         path.write_bytes(content)
 
 
