@@ -213,7 +213,7 @@ class SearchEngine:
         mode: str = "exact",
     ) -> list[SearchResult]:
         """Do the second half of `search_batch`: answer queries with what `encode` made of them."""
-        fuse = choose_fuse(mode, self.view.parts)
+        fuse = choose_fuse(mode, view.whole.parts)
         fused = fuse(encoded, view.stores, offset + k, weights)
         return _results(view, queries, encoded.sparse, fused, offset)
 
@@ -272,7 +272,7 @@ class SearchEngine:
         encoded = self.encoder.encode_queries(queries, view.corpus)
         if not weights.feedback:
             return encoded
-        fuse = choose_fuse(mode, self.view.parts)
+        fuse = choose_fuse(mode, view.whole.parts)
         first = fuse(encoded, view.stores, FEEDBACK_DOCUMENTS, weights)
         return feed_back(encoded, [fused.best for fused in first], view, weights.feedback)
 

@@ -204,6 +204,25 @@ def test_another_mode_or_an_index_without_a_graph_is_refused(
         other.search("w1", mode="fast")
 
 
+def test_the_view_that_is_searched_has_the_graph_whatever_a_reload_finds(tmp_path: Path) -> None:
+    folder, weights = tmp_path / "x", Weights(feedback=0.5)
+    build_index(DOCUMENTS[:90], FakeEncoder(), folder, hnsw=True)
+    build_index([Document("last", "w1")], FakeEncoder(), folder, hnsw=False)
+    with SearchEngine.open(folder, FakeEncoder()) as engine:
+        # The second leaves only what no graph holds, the third nothing.
+        views = [engine.select(where) for where in (None, "not third >= 0", "third = 7")]
+        build_index(DOCUMENTS[:90], FakeEncoder(), folder, replace=True, hnsw=False)
+        assert engine.reload()
+        for view, count in zip(views, (5, 1, 0), strict=True):
+            encoded = engine.encode(["w1"], weights, view, mode="fast")
+            (result,) = engine.search_encoded(
+                ["w1"], encoded, 5, offset=0, weights=weights, view=view, mode="fast"
+            )
+            assert len(result.hits) == count
+        with pytest.raises(UsageError, match="index with --hnsw"):
+            engine.search("w1", mode="fast")
+
+
 # ---- the graph among the files of an index ---------------------------------------------------
 
 
