@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,11 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no shared data at {SHARED}; set DUPMAE_SHARED to the folder that holds beir/")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Flush nothing: what survives a fault is seen by `test_faults.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield

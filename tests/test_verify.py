@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import FakeEncoder, WordReader
+from forged import approve
 
 from dupmae.engine import (
     Chunk,
@@ -21,7 +22,7 @@ from dupmae.engine import (
     read_manifest,
     verify_index,
 )
-from dupmae.engine.manifest import describe_file, write_manifest
+from dupmae.engine.manifest import write_manifest
 from dupmae.errors import DupMAEError, IndexMissingError
 from dupmae.indexes.documents import DocumentWriter
 from dupmae.types import Document
@@ -125,28 +126,6 @@ def test_a_flipped_bit_among_the_deletes_is_found_when_opening(folder: Path) -> 
 # ---- contradictions that no checksum shows ---------------------------------------------------
 
 
-def forge(folder: Path, name: str, change: Callable[[Path], None]) -> None:
-    """Change a file and give the manifest the checksum of what it is now."""
-    manifest = read_manifest(folder)
-    change(folder / name)
-    segments = []
-    for record in manifest.segments:
-        described = [
-            describe_file(folder, folder / f.path) if f.path == name else f for f in record.files
-        ]
-        segments.append(replace(record, files=tuple(described)))
-    write_manifest(folder, replace(manifest, segments=tuple(segments)))
-
-
-def npy(change: Callable[[np.ndarray], None]) -> Callable[[Path], None]:
-    def apply(path: Path) -> None:
-        array = np.load(path)
-        change(array)
-        np.save(path, array)
-
-    return apply
-
-
 def nan(array: np.ndarray) -> None:
     array[3, 2] = np.nan
 
@@ -185,18 +164,21 @@ def out_of_order(array: np.ndarray) -> None:
 def test_files_that_contradict_each_other_are_found_in_depth(
     folder: Path, name: str, change: Callable[[np.ndarray], None], message: str
 ) -> None:
-    forge(folder, f"segments/000001/{name}", npy(change))
+    path = folder / "segments/000001" / name
+    array = np.load(path)
+    change(array)
+    np.save(path, array)
+    approve(folder)
     assert verify_index(folder) == []
     assert message in "\n".join(verify_index(folder, deep=True))
 
 
 def test_other_texts_are_found_in_depth(folder: Path) -> None:
-    def other_text(path: Path) -> None:
-        path.unlink()
-        with DocumentWriter(path) as writer:
-            writer.add([*DOCUMENTS[:49], Document("d49", "a changed text")])
-
-    forge(folder, "segments/000001/documents.sqlite", other_text)
+    path = folder / "segments/000001/documents.sqlite"
+    path.unlink()
+    with DocumentWriter(path) as writer:
+        writer.add([*DOCUMENTS[:49], Document("d49", "a changed text")])
+    approve(folder)
     (problem,) = verify_index(folder, deep=True)
     assert "segment 000001: the texts are not those that were indexed" in problem
 
