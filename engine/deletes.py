@@ -15,18 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from dupmae.engine.filters import Filter, matching
-from dupmae.engine.manifest import (
+from dupmae.engine.manifest import DOCUMENTS_NAME, Manifest, SegmentRecord, segment_name
+from dupmae.engine.reading import READING_NAME, Reading
+from dupmae.engine.stored_files import (
     DELETES_NAME,
-    DOCUMENTS_NAME,
     SEGMENTS_NAME,
-    Manifest,
-    SegmentRecord,
     check_content,
     damaged,
     describe_file,
-    segment_name,
 )
-from dupmae.engine.reading import READING_NAME, Reading
 from dupmae.errors import DataError
 from dupmae.files import flush
 from dupmae.indexes.documents import DocumentStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dupmae.engine.manifest import describe_file, parse_manifest, write_manifest
+from dupmae.engine.manifest import parse_manifest, write_manifest
+from dupmae.engine.stored_files import describe_file
 
 
 def approve(folder: Path) -> None:
