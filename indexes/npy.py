@@ -135,8 +135,8 @@ class NpyFiles:
     """Growing .npy files of one folder, which are made safe and finished together.
 
     The base of writers with several such files, which would else all hand its methods on. As a
-    context manager it finishes them at the end; if an error passes through, it leaves them
-    unfinished, to be kept or removed. So does a file that cannot be begun.
+    context manager it finishes them at the end; if an error passes through, or one of them cannot
+    be begun, it leaves all unfinished, to be kept or removed.
     """
 
     def __init__(self, folder: Path) -> None:
