@@ -79,8 +79,8 @@ def split(folder: Path) -> None:
 
 
 def tantivy(folder: Path) -> None:
-    """Put an index with Tantivy's files in the place of one without."""
-    build_index(OLD, reader(), folder, block_size=5, replace=True, sparse="tantivy")
+    """Put an index with Tantivy's files, of other documents, in the place of one without."""
+    build_index(NEW, reader(), folder, block_size=5, replace=True, sparse="tantivy")
 
 
 def delete(folder: Path) -> None:
