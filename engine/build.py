@@ -24,7 +24,6 @@ from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     MANIFEST_NAME,
-    SEGMENTS_NAME,
     Manifest,
     SegmentRecord,
     now,
@@ -33,6 +32,7 @@ from dupmae.engine.manifest import (
 )
 from dupmae.engine.merge import merge_if_due
 from dupmae.engine.segment import Derived, open_reading, open_vectors, write_segment
+from dupmae.engine.stored_files import SEGMENTS_NAME
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DupMAEError, IndexMissingError, SealError, UsageError
 from dupmae.indexes.documents import DocumentStore

@@ -15,22 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from dupmae.engine.filters import Filter, matching
-from dupmae.engine.manifest import (
+from dupmae.engine.manifest import DOCUMENTS_NAME, Manifest, SegmentRecord, segment_name
+from dupmae.engine.reading import READING_NAME, Reading
+from dupmae.engine.stored_files import (
     DELETES_NAME,
-    DOCUMENTS_NAME,
     SEGMENTS_NAME,
-    Manifest,
-    SegmentRecord,
     check_content,
     damaged,
     describe_file,
-    segment_name,
 )
-from dupmae.engine.reading import READING_NAME, Reading
 from dupmae.errors import DataError
 from dupmae.files import flush
 from dupmae.indexes.documents import DocumentStore
-from dupmae.indexes.npy import NpyWriter, open_npy
+from dupmae.indexes.npy import closing_npy, open_npy
 from dupmae.types import Bool
 
 _IDS = 1024
@@ -152,12 +149,8 @@ def _with_deletes(
         path.parent.mkdir()
         flush(folder)
     deleted = np.flatnonzero(~live)
-    writer = NpyWriter(path, np.int64)
-    try:
-        writer.append(deleted)
-        writer.close()
-    finally:
-        writer.abandon()
+    with closing_npy(path, np.int64) as file:
+        file.append(deleted)
     reading = Reading.open(folder / SEGMENTS_NAME / record.name / READING_NAME, record.documents)
     return replace(
         record,

@@ -12,13 +12,8 @@ from pathlib import Path
 
 from dupmae.engine.journal import Journal
 from dupmae.engine.lock import LOCK_NAME
-from dupmae.engine.manifest import (
-    DELETES_NAME,
-    MANIFEST_NAME,
-    SEGMENTS_NAME,
-    Manifest,
-    segment_name,
-)
+from dupmae.engine.manifest import MANIFEST_NAME, Manifest, segment_name
+from dupmae.engine.stored_files import DELETES_NAME, SEGMENTS_NAME
 from dupmae.errors import UsageError
 
 

@@ -23,15 +23,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
 from dupmae.engine.canaries import Canaries, Canary
 from dupmae.engine.chunking import Chunk
+from dupmae.engine.stored_files import StoredFile, check_size, damaged
 from dupmae.errors import IndexMissingError, UsageError
 from dupmae.files import replacing
 
@@ -39,30 +40,14 @@ FORMAT_VERSION = 4
 READABLE_FORMATS = (3, FORMAT_VERSION)
 """Format 3 is 4 without canaries, `chunk`, and folders but `forward/`, `tantivy/`; 4 is written."""
 MANIFEST_NAME = "MANIFEST.json"
-SEGMENTS_NAME, DELETES_NAME = "segments", "deletes"
 FORWARD_NAME, OUTLINE_NAME, HNSW_NAME = "forward", "outline", "hnsw"
 DOCUMENTS_NAME = "documents.sqlite"
 
-_HASH_BLOCK = 1 << 20
 _NEW_IN_4 = ("truncated", "passages")
 _TYPES = {"int": (int,), "str": (str,), "int | None": (int, NoneType)}
 
 Record = TypeVar("Record")
 Opened = TypeVar("Opened")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file of an index: `path` from its folder with "/", length in bytes, checksum."""
-
-    path: str
-    size: int
-    sha256: str
-
-    def __post_init__(self) -> None:
-        parts = PurePosixPath(self.path).parts
-        if not parts or parts[0] not in {SEGMENTS_NAME, DELETES_NAME} or ".." in parts:
-            raise ValueError(f"{self.path!r} is no file of an index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,44 +223,6 @@ def manifest_of(folder: Path, content: bytes) -> Manifest:
     return manifest
 
 
-def check_size(folder: Path, file: StoredFile) -> None:
-    """Raise IndexMissingError if a file is missing or has another size."""
-    try:
-        size = (folder / file.path).stat().st_size
-    except OSError:
-        raise damaged(folder, f"{file.path} is missing") from None
-    if size != file.size:
-        raise damaged(folder, f"{file.path} should have {file.size} bytes and has {size}")
-
-
-def check_content(folder: Path, file: StoredFile) -> None:
-    """Raise IndexMissingError if a file is missing or its content is not what was written."""
-    check_size(folder, file)
-    try:
-        found = describe_file(folder, folder / file.path)
-    except OSError as error:
-        raise damaged(folder, f"{file.path} cannot be read ({error})") from error
-    if found != file:
-        raise damaged(folder, f"the content of {file.path} has changed")
-
-
-def describe_file(folder: Path, path: Path) -> StoredFile:
-    """Return size and checksum of a file below an index folder."""
-    digest, size = hashlib.sha256(), 0
-    for block in _read_blocks(path):
-        digest.update(block)
-        size += len(block)
-    return StoredFile(path.relative_to(folder).as_posix(), size, digest.hexdigest())
-
-
-def damaged(folder: Path, what: str) -> IndexMissingError:
-    """Return the error that says what is wrong with an index, and the cure."""
-    return IndexMissingError(
-        f"index {folder} is damaged: {what}; restore a snapshot, or rebuild it with "
-        f"`dupmae index corpus.jsonl --index {folder} --replace`"
-    )
-
-
 def _other_format(folder: Path, version: Any) -> IndexMissingError:
     if type(version) is not int:
         raise TypeError(f"format_version is {version!r}")
@@ -342,9 +289,3 @@ def _sum(counts: Sequence[int | None]) -> int | None:
     """Return the sum; None if one is not known."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
-
-
-def _read_blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        while block := stream.read(_HASH_BLOCK):
-            yield block

@@ -14,12 +14,11 @@ from dupmae.engine.manifest import (
     FORWARD_NAME,
     HNSW_NAME,
     OUTLINE_NAME,
-    SEGMENTS_NAME,
     Manifest,
     SegmentRecord,
-    damaged,
 )
 from dupmae.engine.reading import READING_NAME, BlockReading, Reading
+from dupmae.engine.stored_files import SEGMENTS_NAME, damaged
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.base import DenseIndex, SparseIndex
 from dupmae.indexes.documents import DocumentStore

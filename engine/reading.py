@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from dupmae.errors import IndexMissingError
-from dupmae.indexes.npy import NpyWriter, open_npy
+from dupmae.indexes.npy import NpyFiles, NpyWriter, open_npy
 from dupmae.types import Bool, Int64, Passage
 
 READING_NAME = "reading"
@@ -39,7 +38,7 @@ class BlockReading:
     spans: Sequence[Int64] | None = None
 
 
-class ReadingWriter:
+class ReadingWriter(NpyFiles):
     """Writes how documents were read, block by block, as `ForwardWriter` writes vectors.
 
     Args:
@@ -61,66 +60,32 @@ class ReadingWriter:
         is_split: bool,
         keep: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
+        super().__init__(folder)
         self._documents, self._vectors, self.truncated = keep
-        self._writers: dict[str, NpyWriter] = {}
+        self._named: NpyWriter | None = None
+        self._split: tuple[NpyWriter, NpyWriter] | None = None
         if is_known:
             folder.mkdir(parents=True, exist_ok=True)
-            self._open(folder / TRUNCATED_NAME, keep=self.truncated)
+            self._named = self.begin(TRUNCATED_NAME, np.int64, keep=self.truncated)
         if is_split:
-            borders = self._documents + 1 if self._documents else 0
-            self._open(folder / INDPTR_NAME, keep=borders)
-            self._open(folder / SPANS_NAME, (2,), keep=self._vectors)
-            if not borders:
-                self._append(INDPTR_NAME, np.zeros(1, dtype=np.int64))
+            self._split = (
+                self.begin_borders(INDPTR_NAME, keep=self._documents),
+                self.begin(SPANS_NAME, np.int64, (2,), keep=self._vectors),
+            )
 
     def add(self, block: BlockReading) -> None:
         """Append documents."""
         rows = np.flatnonzero(block.truncated)
-        self._append(TRUNCATED_NAME, rows + self._documents)
-        if block.spans is not None:
+        if self._named is not None:
+            self._named.append(rows + self._documents)
+        if self._split is not None and block.spans is not None:
+            borders, places = self._split
             ends = np.cumsum([len(spans) for spans in block.spans], dtype=np.int64)
-            self._append(INDPTR_NAME, ends + self._vectors)
-            self._append(SPANS_NAME, np.concatenate(block.spans))
+            borders.append(ends + self._vectors)
+            places.append(np.concatenate(block.spans))
             self._vectors += int(ends[-1])
         self._documents += len(block.truncated)
         self.truncated += len(rows)
-
-    def sync(self) -> None:
-        """Make all documents so far safe on the disk, so that `keep` finds them again."""
-        for writer in self._writers.values():
-            writer.sync()
-
-    def close(self) -> None:
-        """Finish all files, safe on the disk."""
-        for writer in self._writers.values():
-            writer.close()
-
-    def abandon(self) -> None:
-        """Leave unfinished files as they are; nothing happens once closed."""
-        for writer in self._writers.values():
-            writer.abandon()
-
-    def __enter__(self) -> ReadingWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self.close()
-        finally:
-            self.abandon()
-
-    def _open(self, path: Path, row_shape: tuple[int, ...] = (), *, keep: int) -> None:
-        self._writers[path.name] = NpyWriter(path, np.int64, row_shape, keep=keep)
-
-    def _append(self, name: str, rows: Int64) -> None:
-        if name in self._writers:
-            self._writers[name].append(rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

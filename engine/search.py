@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from dupmae.engine.canaries import check_canaries
 from dupmae.engine.facets import FacetValue, count_values
 from dupmae.engine.fast import choose_fuse
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, feed_back
 from dupmae.engine.filter_grammar import parse_keys, to_filter
 from dupmae.engine.filters import Filter, Key
 from dupmae.engine.fusion import Fused
-from dupmae.engine.manifest import Manifest, read_state
-from dupmae.engine.opened import Segment, open_segments
+from dupmae.engine.generation import Generation, open_generation
+from dupmae.engine.manifest import Manifest
 from dupmae.engine.view import View, ViewDocuments
 from dupmae.engine.weights import Weights
-from dupmae.errors import SealError, UsageError
+from dupmae.errors import UsageError
 from dupmae.types import Encoded, Hit, SearchResult, SparseVectors, TextEncoder
 
 QUERY_BLOCK = 64
 """Queries encoded and searched at once: enough for both to run at their batch speed."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _State:
-    """One generation of an index, opened."""
-
-    manifest: Manifest
-    segments: Mapping[str, Segment]
-    view: View
-
-    @classmethod
-    def open(cls, folder: Path, manifest: Manifest, opened: Mapping[str, Segment]) -> _State:
-        segments = open_segments(folder, manifest, opened)
-        view = View.of_live(list(segments.values()), manifest.dense_dim, manifest.vocabulary_size)
-        return cls(manifest, segments, view)
 
 
 class SearchEngine:
@@ -50,11 +33,13 @@ class SearchEngine:
     manager.
     """
 
-    def __init__(self, folder: Path, encoder: TextEncoder, weights: Weights, state: _State) -> None:
+    def __init__(
+        self, folder: Path, encoder: TextEncoder, weights: Weights, generation: Generation
+    ) -> None:
         self.encoder = encoder
         self.weights = weights
         self._folder = folder
-        self._state = state
+        self._generation = generation
 
     @classmethod
     def open(
@@ -82,7 +67,7 @@ class SearchEngine:
             UsageError: if a weight is out of its range.
         """
         weights = Weights(dense_weight, sparse_weight, feedback)
-        return cls(Path(folder), encoder, weights, _opened(Path(folder), encoder))
+        return cls(Path(folder), encoder, weights, open_generation(Path(folder), encoder))
 
     def reload(self) -> bool:
         """Take up the newest generation, of which only what is new is opened.
@@ -95,10 +80,10 @@ class SearchEngine:
         Raises:
             IndexMissingError, SealError: as `open`; the engine then stays as it was.
         """
-        state = _opened(self._folder, self.encoder, self._state)
-        is_new = state.manifest != self._state.manifest
+        newest = open_generation(self._folder, self.encoder, self._generation)
+        is_new = newest.manifest != self._generation.manifest
         if is_new:
-            self._state = state
+            self._generation = newest
         return is_new
 
     def pinned(self) -> SearchEngine:
@@ -106,7 +91,7 @@ class SearchEngine:
 
         Both share all files, so closing one closes the other.
         """
-        return SearchEngine(self._folder, self.encoder, self.weights, self._state)
+        return SearchEngine(self._folder, self.encoder, self.weights, self._generation)
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -114,17 +99,17 @@ class SearchEngine:
     @property
     def manifest(self) -> Manifest:
         """The state that is searched."""
-        return self._state.manifest
+        return self._generation.manifest
 
     @property
     def view(self) -> View:
         """The documents' vectors, by ordinal; of split documents, their passages'."""
-        return self._state.view
+        return self._generation.view
 
     @property
     def documents(self) -> ViewDocuments:
         """The documents, by ordinal and by id."""
-        return self._state.view.documents
+        return self._generation.view.documents
 
     def search(
         self,
@@ -213,7 +198,7 @@ class SearchEngine:
         mode: str = "exact",
     ) -> list[SearchResult]:
         """Do the second half of `search_batch`: answer queries with what `encode` made of them."""
-        fuse = choose_fuse(mode, self.view.parts)
+        fuse = choose_fuse(mode, view.whole.parts)
         fused = fuse(encoded, view.stores, offset + k, weights)
         return _results(view, queries, encoded.sparse, fused, offset)
 
@@ -272,7 +257,7 @@ class SearchEngine:
         encoded = self.encoder.encode_queries(queries, view.corpus)
         if not weights.feedback:
             return encoded
-        fuse = choose_fuse(mode, self.view.parts)
+        fuse = choose_fuse(mode, view.whole.parts)
         first = fuse(encoded, view.stores, FEEDBACK_DOCUMENTS, weights)
         return feed_back(encoded, [fused.best for fused in first], view, weights.feedback)
 
@@ -288,8 +273,7 @@ class SearchEngine:
 
     def close(self) -> None:
         """Close the files that are not merely mapped."""
-        for segment in self._state.segments.values():
-            segment.documents.close()
+        self._generation.close()
 
     def __enter__(self) -> SearchEngine:
         return self
@@ -301,19 +285,6 @@ class SearchEngine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _opened(folder: Path, encoder: TextEncoder, before: _State | None = None) -> _State:
-    """Open the newest generation, once the encoder is known to fit; it fits the one before."""
-    segments = {} if before is None else before.segments
-
-    def opens(manifest: Manifest) -> _State:
-        _check_seal(folder, manifest, encoder)
-        if before is None or manifest.canaries != before.manifest.canaries:
-            check_canaries(folder, manifest.canaries, encoder)
-        return _State.open(folder, manifest, segments)
-
-    return read_state(folder, opens)
 
 
 def _results(
@@ -337,12 +308,3 @@ def _results(
         start = end
         results.append(SearchResult(query, hits, answer.proven, answer.bound, answer.depth, row))
     return results
-
-
-def _check_seal(folder: Path, manifest: Manifest, encoder: TextEncoder) -> None:
-    if manifest.encoder_seal != encoder.seal:
-        raise SealError(
-            f"index {folder} was built by encoder {manifest.encoder_name} "
-            f"(seal {manifest.encoder_seal[:12]}), not by {encoder.name} "
-            f"(seal {encoder.seal[:12]}); load that encoder, or rebuild the index with --replace"
-        )

@@ -28,15 +28,13 @@ from dupmae.engine.manifest import (
     FORWARD_NAME,
     HNSW_NAME,
     OUTLINE_NAME,
-    SEGMENTS_NAME,
     SegmentRecord,
-    StoredFile,
-    describe_file,
 )
 from dupmae.engine.memory import release_free_memory, resident_bytes
 from dupmae.engine.opened import Segment
 from dupmae.engine.pipeline import read_ahead
 from dupmae.engine.reading import READING_NAME, BlockReading, Reading, ReadingWriter
+from dupmae.engine.stored_files import SEGMENTS_NAME, StoredFile, describe_file
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DataError
 from dupmae.files import flush

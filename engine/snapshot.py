@@ -14,16 +14,14 @@ from dupmae.engine.journal import JOURNAL_NAME
 from dupmae.engine.leftovers import refuse_other_files, remove_leftovers
 from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
-    DELETES_NAME,
     MANIFEST_NAME,
-    SEGMENTS_NAME,
     Manifest,
-    damaged,
     manifest_content,
     manifest_of,
     read_state,
     write_manifest,
 )
+from dupmae.engine.stored_files import DELETES_NAME, SEGMENTS_NAME, damaged
 from dupmae.errors import DataError, DupMAEError, UsageError
 from dupmae.files import flush, replacing
 

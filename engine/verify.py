@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from dupmae.engine.corpus import CorpusHash
-from dupmae.engine.manifest import Manifest, check_content, parse_manifest
+from dupmae.engine.manifest import Manifest, parse_manifest
 from dupmae.engine.opened import Segment, open_segments
+from dupmae.engine.stored_files import check_content
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.kernels import reach
 from dupmae.types import Float64, Int64, Ranking

@@ -64,8 +64,12 @@ class View:
         segments: Sequence[tuple[Segment, Int64 | None]],
         dim: int,
         statistics: Callable[[], CorpusStatistics],
+        whole: View | None = None,
     ) -> None:
-        """See documents of some segments, of each those with ordinals (n,), rising; None: all."""
+        """See documents of some segments, of each those with ordinals (n,), rising; None: all.
+
+        `whole` is the view that this one restricts, None if it restricts none.
+        """
         self.parts: list[Part] = []
         documents, vectors = 0, 0
         for segment, chosen in segments:
@@ -75,6 +79,7 @@ class View:
         self.dim = dim
         self._size = vectors
         self._statistics = statistics
+        self._whole = whole
         self.owners = _owners(self.parts)
         lists = _Dense(self.parts, dim), _Sparse(self.parts)
         self.stores = Stores(self, *lists, self.owners, _scan(self.parts), near_lists(self.parts))
@@ -92,6 +97,11 @@ class View:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def whole(self) -> View:
+        """The view of all live documents of the same generation."""
+        return self if self._whole is None else self._whole
 
     @cached_property
     def corpus(self) -> CorpusStatistics:
@@ -164,7 +174,7 @@ class View:
             for part in self.parts
         ]
         kept = [(segment, rows) for segment, rows in found if len(rows)]
-        return View(kept, self.dim, lambda: self.corpus)
+        return View(kept, self.dim, lambda: self.corpus, self.whole)
 
 
 class ViewDocuments:

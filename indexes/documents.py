@@ -179,7 +179,7 @@ class DocumentStore:
         """
         rows = self._rows("doc_id, text, title, metadata", ordinals)
         return [
-            Document(doc_id, text, title, json.loads(metadata))
+            Document(doc_id, text, title, self._metadata(metadata))
             for doc_id, text, title, metadata in rows
         ]
 
@@ -200,7 +200,7 @@ class DocumentStore:
         for start in range(0, len(ordinals), _LABELS):
             rows = self._rows("doc_id, title, metadata", ordinals[start : start + _LABELS])
             for doc_id, title, metadata in rows:
-                yield Labels(doc_id, title, json.loads(metadata))
+                yield Labels(doc_id, title, self._metadata(metadata))
 
     def find(self, doc_ids: Sequence[str]) -> dict[str, int]:
         """Return the ordinals of those ids that are here."""
@@ -228,9 +228,18 @@ class DocumentStore:
             json.dumps([int(ordinal) for ordinal in ordinals]),
         )
         for ordinal, row in zip(ordinals, rows, strict=True):
+            if row[0] is None and 0 <= ordinal < self._count:
+                raise _damaged(self._path, f"document {ordinal} is missing")
             if row[0] is None:
                 raise IndexError(f"no document has the ordinal {ordinal} in {self._path}")
         return rows
+
+    def _metadata(self, content: str) -> dict[str, Any]:
+        try:
+            metadata: dict[str, Any] = json.loads(content)
+        except ValueError as error:
+            raise _damaged(self._path, error) from error
+        return metadata
 
     def _select(self, statement: str, *arguments: str) -> list[tuple[Any, ...]]:
         try:
@@ -258,5 +267,5 @@ def _unwritable(path: Path, error: sqlite3.Error) -> OSError:
     return OSError(f"cannot write {path}: {error}")
 
 
-def _damaged(path: Path, error: sqlite3.Error) -> IndexMissingError:
-    return IndexMissingError(f"{path} is damaged ({error}); build the index again")
+def _damaged(path: Path, what: object) -> IndexMissingError:
+    return IndexMissingError(f"{path} is damaged ({what}); build the index again")

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.kernels import row_positions
-from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
+from dupmae.indexes.npy import NpyFiles, open_npy, release_pages
 from dupmae.indexes.scores import dense_scores, sparse_scores
 from dupmae.types import Encoded, Float32, Float64, Int32, Int64, SparseVectors
 
@@ -27,11 +25,10 @@ _DOCUMENTS = 1024
 """Documents whose terms are counted at a time."""
 
 
-class ForwardWriter:
+class ForwardWriter(NpyFiles):
     """Writes encoded documents block by block; memory is bounded by one block.
 
-    The store is readable once `close` has returned. As a context manager it closes at the end; if
-    an error passes through, it leaves its unfinished files, to be kept or removed.
+    The store is readable once `close` has returned.
 
     Args:
         folder: made if missing.
@@ -47,24 +44,15 @@ class ForwardWriter:
     def __init__(
         self, folder: Path, dim: int, vocabulary_size: int, *, keep: tuple[int, int] = (0, 0)
     ) -> None:
+        super().__init__(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
         self._dim = dim
         self._vocabulary_size = vocabulary_size
         self._documents, self._nonzeros = keep
-        self._writers: list[NpyWriter] = []
-        borders = self._documents + 1 if self._documents else 0
-        try:
-            self._dense = self._open("dense.npy", np.float32, (dim,), keep=self._documents)
-            self._indptr = self._open("indptr.npy", np.int64, keep=borders)
-            self._terms = self._open("terms.npy", np.int32, keep=self._nonzeros)
-            self._weights = self._open("weights.npy", np.float32, keep=self._nonzeros)
-            self._frequencies = self._open("frequency.npy", np.int64)
-            if not borders:
-                self._indptr.append(np.zeros(1, dtype=np.int64))
-        except BaseException:
-            self.abandon()
-            raise
+        self._dense = self.begin("dense.npy", np.float32, (dim,), keep=self._documents)
+        self._indptr = self.begin_borders("indptr.npy", keep=self._documents)
+        self._terms = self.begin("terms.npy", np.int32, keep=self._nonzeros)
+        self._weights = self.begin("weights.npy", np.float32, keep=self._nonzeros)
 
     def __len__(self) -> int:
         return self._documents
@@ -96,43 +84,11 @@ class ForwardWriter:
         self._documents += len(encoded)
         self._nonzeros += len(sparse.terms)
 
-    def sync(self) -> None:
-        """Make all documents so far safe on the disk, so that `keep` finds them again."""
-        for writer in (self._dense, self._indptr, self._terms, self._weights):
-            writer.sync()
-
     def close(self) -> None:
         """Finish all five files, safe on the disk."""
-        self._frequencies.append(_frequency(self._terms.written(), self._vocabulary_size))
-        for writer in self._writers:
-            writer.close()
-
-    def abandon(self) -> None:
-        """Leave unfinished files as they are; nothing happens once closed."""
-        for writer in self._writers:
-            writer.abandon()
-
-    def __enter__(self) -> ForwardWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self.close()
-        finally:
-            self.abandon()
-
-    def _open(
-        self, name: str, dtype: DTypeLike, row_shape: tuple[int, ...] = (), *, keep: int = 0
-    ) -> NpyWriter:
-        writer = NpyWriter(self._folder / name, dtype, row_shape, keep=keep)
-        self._writers.append(writer)
-        return writer
+        frequency = self.begin("frequency.npy", np.int64)
+        frequency.append(_frequency(self._terms.written(), self._vocabulary_size))
+        super().close()
 
 
 def _frequency(terms: Int32, vocabulary_size: int) -> Int64:

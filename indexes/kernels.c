@@ -38,8 +38,10 @@ void add_up(int32_t *restrict sums, int64_t low, int64_t high, int64_t documents
                 for (int64_t i = first; i < end; i++) sums[i] += factor * row[i];
                 continue;
             }
+            /* Without a sign, an ordinal that damage made negative is none of these documents. */
             int64_t p = starts[t];
-            for (; p < ends[t] && ordinals[p] < end; p++) sums[ordinals[p]] += factor * impacts[p];
+            for (uint32_t i; p < ends[t] && (i = (uint32_t)ordinals[p]) < (uint32_t)end; p++)
+                sums[i] += factor * impacts[p];
             starts[t] = p;
         }
     }

@@ -223,8 +223,9 @@ def _add_up(postings: Postings, sums: Int32, low: int, high: int) -> None:
             continue
         first, last = start + np.searchsorted(postings.ordinals[start:end], [low, high])
         products = np.multiply(postings.impacts[first:last], factor, dtype=np.int32)
-        # Cast first: `at` would cast too, but more slowly.
-        np.add.at(sums, postings.ordinals[first:last].astype(np.intp), products)
+        # Cast first: `at` would cast too, but more slowly. What damage made of ordinals is clipped.
+        ordinals = postings.ordinals[first:last].astype(np.intp).clip(low, high - 1)
+        np.add.at(sums, ordinals, products)
 
 
 def _reach(

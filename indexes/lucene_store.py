@@ -31,7 +31,7 @@ from dupmae.errors import IndexMissingError
 from dupmae.indexes.impacts import ImpactCells
 from dupmae.indexes.jvm import java_class, java_lock, translated
 from dupmae.indexes.lucene import LuceneSearcher, lucene_class, text_field, writing
-from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
+from dupmae.indexes.npy import closing_npy, open_npy, release_pages
 from dupmae.indexes.topk import top_k
 from dupmae.types import Bool, Float32, Float64, Int32, Ranking, SparseVectors
 
@@ -84,9 +84,8 @@ class LuceneImpactIndex:
         with translated(lambda text: OSError(f"cannot write {folder}: {text}")), java_lock:
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder, vectors, steps)
-        file = NpyWriter(folder / "steps.npy", np.float64, ())
-        file.append(steps)
-        file.close()
+        with closing_npy(folder / "steps.npy", np.float64) as file:
+            file.append(steps)
 
     @classmethod
     def open(cls, folder: Path) -> LuceneImpactIndex:

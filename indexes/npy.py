@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.lib.format import read_magic, write_array_header_1_0
@@ -64,9 +65,13 @@ class NpyWriter:
             self._file = self._partial.open("r+b" if keep else "wb")
         except FileNotFoundError:
             raise IndexMissingError(f"{self._partial} is missing; build the index again") from None
-        self._write_header()
-        if keep:
-            self._cut()
+        try:
+            self._write_header()
+            if keep:
+                self._cut()
+        except BaseException:
+            self.abandon()
+            raise
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add `rows` (n, *row_shape) of the file's dtype."""
@@ -109,7 +114,6 @@ class NpyWriter:
         size = self._rows * self._dtype.itemsize * math.prod(self._row_shape)
         end, found = self._data_start + size, self._partial.stat().st_size
         if found < end:
-            self._file.close()
             raise IndexMissingError(
                 f"{self._partial}: expected {end} bytes or more, found {found}; "
                 "build the index again"
@@ -127,17 +131,78 @@ class NpyWriter:
         self._data_start = self._file.tell()
 
 
+class NpyFiles:
+    """Growing .npy files of one folder, which are made safe and finished together.
+
+    The base of writers with several such files, which would else all hand its methods on. As a
+    context manager it finishes them at the end; if an error passes through, or one of them cannot
+    be begun, it leaves all unfinished, to be kept or removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: list[NpyWriter] = []
+
+    def begin(
+        self, name: str, dtype: DTypeLike, row_shape: tuple[int, ...] = (), *, keep: int = 0
+    ) -> NpyWriter:
+        """Begin a file, or go on after rows of an earlier one, as `NpyWriter` says."""
+        try:
+            writer = NpyWriter(self._folder / name, dtype, row_shape, keep=keep)
+        except BaseException:
+            self.abandon()
+            raise
+        self._writers.append(writer)
+        return writer
+
+    def begin_borders(self, name: str, *, keep: int = 0) -> NpyWriter:
+        """Begin a file of 0 and then, of each row, where what belongs to it ends; int64.
+
+        An earlier one is gone on with after `keep` rows.
+        """
+        writer = self.begin(name, np.int64, keep=keep + 1 if keep else 0)
+        if not keep:
+            writer.append(np.zeros(1, dtype=np.int64))
+        return writer
+
+    def sync(self) -> None:
+        """Make all rows so far safe on the disk, so that `keep` finds them again."""
+        for writer in self._writers:
+            writer.sync()
+
+    def close(self) -> None:
+        """Finish all files, safe on the disk."""
+        for writer in self._writers:
+            writer.close()
+
+    def abandon(self) -> None:
+        """Leave unfinished files as they are; nothing happens once closed."""
+        for writer in self._writers:
+            writer.abandon()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self.abandon()
+
+
 @contextmanager
 def closing_npy(
     path: Path, dtype: DTypeLike, row_shape: tuple[int, ...] = ()
 ) -> Iterator[NpyWriter]:
     """Begin a file that appears at the end, or not at all if an error passes through."""
-    writer = NpyWriter(path, dtype, row_shape)
-    try:
-        yield writer
-        writer.close()
-    finally:
-        writer.abandon()
+    with NpyFiles(path.parent) as files:
+        yield files.begin(path.name, dtype, row_shape)
 
 
 def open_npy(path: Path, dtype: DTypeLike, ndim: int) -> NDArray[Any]:

@@ -23,7 +23,6 @@ Source: coarse-to-fine bounds by Cauchy and Schwarz's inequality, as in Teflioud
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +30,7 @@ import numpy as np
 
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.kernels import HEAD, MIDDLE, Codes, Int8, Int16, QueryCodes
-from dupmae.indexes.npy import closing_npy, open_npy, release_pages
+from dupmae.indexes.npy import NpyFiles, closing_npy, open_npy, release_pages
 from dupmae.types import Float32, Float64
 
 _PARTS = (slice(0, HEAD), slice(HEAD, HEAD + MIDDLE))
@@ -209,9 +208,9 @@ def _write_codes(
 ) -> tuple[Float64, list[float]]:
     """Write all codes; return the lengths of what they leave out, (N, 2), and `largest_head` on."""
     lengths, largest = [np.zeros((0, 2))], np.zeros(5)
-    with ExitStack() as stack:
-        heads = stack.enter_context(closing_npy(folder / "heads.npy", np.int8, (HEAD,)))
-        middles = stack.enter_context(closing_npy(folder / "middles.npy", np.int8, (MIDDLE,)))
+    with NpyFiles(folder) as files:
+        heads = files.begin("heads.npy", np.int8, (HEAD,))
+        middles = files.begin("middles.npy", np.int8, (MIDDLE,))
         for block in _blocks(dense):
             coded = _Coded.of(block.astype(np.float64), directions.astype(np.float64), steps)
             heads.append(coded.codes[:, _PARTS[0]])

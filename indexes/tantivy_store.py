@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.impacts import ImpactCells, QueryImpacts
-from dupmae.indexes.npy import NpyWriter, open_npy, release_pages
+from dupmae.indexes.npy import closing_npy, open_npy, release_pages
 from dupmae.indexes.topk import top_k
 from dupmae.types import Bool, Float32, Float64, Int32, Int64, Ranking, SparseVectors
 
@@ -73,9 +73,8 @@ class TantivyImpactIndex:
             raise FileExistsError(f"{folder} holds an index already; remove it first")
         folder.mkdir(parents=True, exist_ok=True)
         cells = ImpactCells.fit(vectors, vocabulary_size, levels)
-        tops = NpyWriter(folder / "tops.npy", np.float32, (levels,))
-        tops.append(cells.tops(vectors))
-        tops.close()
+        with closing_npy(folder / "tops.npy", np.float32, (levels,)) as file:
+            file.append(cells.tops(vectors))
         try:
             _write(folder, vectors, cells)
         except ValueError as error:  # how tantivy-py reports a full disk, and all else

@@ -96,3 +96,11 @@ def tab(browser: Any, address: str) -> Iterator[Any]:
     opened = Tab(browser, address, viewport={"width": 1280, "height": 860})
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Flush nothing: what survives a fault is seen by `test_faults.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield

@@ -23,9 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fakes import FakeEncoder
+from fakes import WordReader
 
 from dupmae.engine import (
+    Chunk,
     SearchEngine,
     build_index,
     compact,
@@ -36,6 +37,7 @@ from dupmae.engine import (
     snapshot_index,
     verify_index,
 )
+from dupmae.engine.fast import has_graph
 from dupmae.errors import DupMAEError, IndexMissingError
 from dupmae.types import Document
 
@@ -51,18 +53,34 @@ def document(number: int, version: int = 0) -> Document:
 
 OLD = [document(number) for number in range(12)]
 NEW = [document(number, 1) for number in range(9, 16)]
+PASSAGES = Chunk(tokens=2, overlap=1)
+
+
+def reader() -> WordReader:
+    """Return an encoder that reads four words: one document in four is truncated, if not split."""
+    return WordReader(6)
 
 
 def build(folder: Path) -> None:
-    build_index(OLD, FakeEncoder(), folder, block_size=5)
+    build_index(OLD, reader(), folder, block_size=5)
 
 
 def update(folder: Path) -> None:
-    build_index(NEW, FakeEncoder(), folder, block_size=5)
+    build_index(NEW, reader(), folder, block_size=5)
 
 
 def replace(folder: Path) -> None:
-    build_index(NEW, FakeEncoder(), folder, block_size=5, replace=True)
+    build_index(NEW, reader(), folder, block_size=5, replace=True)
+
+
+def split(folder: Path) -> None:
+    """Put an index of passages, with a graph, in the place of one of whole documents without."""
+    build_index(OLD, reader(), folder, block_size=5, replace=True, chunk=PASSAGES, hnsw=True)
+
+
+def tantivy(folder: Path) -> None:
+    """Put an index with Tantivy's files, of other documents, in the place of one without."""
+    build_index(NEW, reader(), folder, block_size=5, replace=True, sparse="tantivy")
 
 
 def delete(folder: Path) -> None:
@@ -91,7 +109,7 @@ def snapshot(folder: Path) -> None:
 
 def updated(folder: Path) -> None:
     build(folder)
-    build_index(NEW[-2:], FakeEncoder(), folder)
+    build_index(NEW[-2:], reader(), folder)
     delete_documents(folder, ["d0"])
 
 
@@ -103,6 +121,9 @@ SCENARIOS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "where": (updated, where),
     "compact": (updated, compact),
     "restore": (snapshot, restore),
+    "split": (build, split),
+    "split-update": (split, update),
+    "tantivy": (build, tantivy),
 }
 """What is done without a fault, and then with one."""
 
@@ -122,16 +143,19 @@ class Outcome:
 
 
 def state(folder: Path) -> tuple[str, list[str]]:
-    """Return what an index answers, as text, and what `verify` finds."""
+    """Return what an index answers and holds, as text, and what `verify` finds."""
     try:
-        with SearchEngine.open(folder, FakeEncoder()) as engine:
+        with SearchEngine.open(folder, reader()) as engine:
+            manifest = engine.manifest
             hits = engine.search("whale ship v1", 100).hits
             documents = engine.documents.get(range(len(engine)))
+            counts = (manifest.truncated, manifest.passages)
+            graphs = set(map(has_graph, manifest.segments))
     except IndexMissingError as error:
         if "no index at" not in str(error):
             raise
         return "no index", []
-    return repr((hits, documents)), verify_index(folder, deep=True)
+    return repr((hits, documents, counts, graphs)), verify_index(folder, deep=True)
 
 
 def leftovers(folder: Path) -> list[str]:

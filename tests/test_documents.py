@@ -215,3 +215,24 @@ def test_a_file_cut_short_is_found_out_when_read(tmp_path):
             store.get(range(500))
         finally:
             store.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["DELETE FROM documents WHERE ordinal = 1", "UPDATE documents SET metadata = '{'"],
+)
+def test_a_row_that_is_lost_or_cannot_be_read_is_damage(tmp_path, damage):
+    path = tmp_path / "documents.sqlite"
+    with DocumentWriter(path) as writer:
+        writer.add(DOCUMENTS)
+    with sqlite3.connect(path) as connection:
+        connection.execute(damage)
+    connection.close()
+
+    store = DocumentStore.open(path)
+
+    with pytest.raises(IndexMissingError, match=r"documents\.sqlite is damaged \(.*\); build"):
+        store.get([1])
+    with pytest.raises(IndexMissingError, match=r"documents\.sqlite is damaged \(.*\); build"):
+        list(store.labels(np.array([1])))
+    store.close()

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from fakes import FakeEncoder, WordReader
+from forged import approve
+from random_corpus import build_three_segments, random_documents
 from tiny_model import tiny_model, tiny_tokenizer
 
 from dupmae.checkpoint import save_model
@@ -20,7 +22,6 @@ from dupmae.engine import (
     SearchEngine,
     build_index,
     compact,
-    delete_documents,
     fast,
     read_manifest,
     verify_index,
@@ -28,35 +29,15 @@ from dupmae.engine import (
 from dupmae.engine.fast import fuse_fast
 from dupmae.engine.fusion import Stores, fuse_batch
 from dupmae.engine.lists import Listing
-from dupmae.engine.manifest import describe_file, write_manifest
 from dupmae.engine.weights import Weights
 from dupmae.errors import UsageError
 from dupmae.indexes.hnsw import NearGraph
 from dupmae.types import Document, Encoded, Float32, SearchResult
 
-WORDS = [f"w{number}" for number in range(300)]
 QUERIES = [f"w{n} w{n * 7 % 90} w{n * 3}" for n in range(20)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """Tests of what survives a fault are in `test_faults.py`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda descriptor: None)
-        yield
-
-
-def random_documents(count: int, words: int = 12) -> list[Document]:
-    rng = np.random.default_rng(0)
-    shares = np.arange(1, len(WORDS) + 1) ** -0.7
-    return [
-        Document(
-            f"d{number}",
-            " ".join(rng.choice(WORDS, words, p=shares / shares.sum())),
-            metadata={"third": number % 3, "tenth": number % 10},
-        )
-        for number in range(count)
-    ]
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 DOCUMENTS = random_documents(1500)
@@ -66,13 +47,7 @@ DOCUMENTS = random_documents(1500)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an index of three segments, the second without a graph; some of each deleted."""
     folder = tmp_path_factory.mktemp("fast") / "index"
-    for part, hnsw in (
-        (slice(0, 1000), True),
-        (slice(1000, 1400), False),
-        (slice(1400, 1500), True),
-    ):
-        build_index(DOCUMENTS[part], FakeEncoder(), folder, hnsw=hnsw)
-    delete_documents(folder, [f"d{number}" for number in range(0, 1500, 7)])
+    build_three_segments(folder, {"hnsw": True}, {"hnsw": False}, {"hnsw": True})
     return folder
 
 
@@ -204,6 +179,25 @@ def test_another_mode_or_an_index_without_a_graph_is_refused(
         other.search("w1", mode="fast")
 
 
+def test_the_view_that_is_searched_has_the_graph_whatever_a_reload_finds(tmp_path: Path) -> None:
+    folder, weights = tmp_path / "x", Weights(feedback=0.5)
+    build_index(DOCUMENTS[:90], FakeEncoder(), folder, hnsw=True)
+    build_index([Document("last", "w1")], FakeEncoder(), folder, hnsw=False)
+    with SearchEngine.open(folder, FakeEncoder()) as engine:
+        # The second leaves only what no graph holds, the third nothing.
+        views = [engine.select(where) for where in (None, "not third >= 0", "third = 7")]
+        build_index(DOCUMENTS[:90], FakeEncoder(), folder, replace=True, hnsw=False)
+        assert engine.reload()
+        for view, count in zip(views, (5, 1, 0), strict=True):
+            encoded = engine.encode(["w1"], weights, view, mode="fast")
+            (result,) = engine.search_encoded(
+                ["w1"], encoded, 5, offset=0, weights=weights, view=view, mode="fast"
+            )
+            assert len(result.hits) == count
+        with pytest.raises(UsageError, match="index with --hnsw"):
+            engine.search("w1", mode="fast")
+
+
 # ---- the graph among the files of an index ---------------------------------------------------
 
 
@@ -237,14 +231,11 @@ def test_a_damaged_graph_is_found(tmp_path: Path) -> None:
 
 def test_a_graph_of_other_vectors_is_found_in_depth(tmp_path: Path) -> None:
     folder = tmp_path / "x"
-    manifest = build_index(DOCUMENTS, FakeEncoder(), folder, hnsw=True)
-    (name,), (record,) = graphs(folder), manifest.segments
-    dense = np.load(folder / "segments" / record.name / "forward" / "dense.npy")
+    build_index(DOCUMENTS, FakeEncoder(), folder, hnsw=True)
+    (name,) = graphs(folder)
+    dense = np.load(folder / "segments/000001/forward/dense.npy")
     NearGraph.build((folder / name).parent, dense[::-1].copy())
-    files = tuple(
-        describe_file(folder, folder / name) if file.path == name else file for file in record.files
-    )
-    write_manifest(folder, replace(manifest, segments=(replace(record, files=files),)))
+    approve(folder)
     assert verify_index(folder) == []
     problems = verify_index(folder, deep=True)
     assert "the graph holds another vector for row 0" in problems[0]

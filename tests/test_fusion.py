@@ -7,6 +7,7 @@ import pytest
 from fakes import ExactDense, Forward, NoisyDense, NoisySparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vector_strategies import batch
 
 from dupmae.engine.fusion import Fused, Stores, fuse, fuse_batch
 from dupmae.engine.weights import Weights
@@ -14,23 +15,14 @@ from dupmae.errors import UsageError
 from dupmae.types import Encoded, SparseVectors
 
 
-def sparse_vectors(rows: list[dict[int, float]]) -> SparseVectors:
-    return SparseVectors.from_rows(
-        [
-            (np.array(sorted(row), np.int32), np.array([row[t] for t in sorted(row)], np.float32))
-            for row in rows
-        ]
-    )
-
-
 def exact_stores(dense: list[list[float]], sparse: list[dict[int, float]]) -> Stores:
-    forward = Forward(np.array(dense, np.float32).reshape(len(sparse), 1), sparse_vectors(sparse))
+    forward = Forward(np.array(dense, np.float32).reshape(len(sparse), 1), batch(*sparse))
     exact = np.zeros(len(sparse)), np.arange(len(sparse))
     return Stores(forward, ExactDense(forward, *exact), NoisySparse(forward, *exact))
 
 
 def encoded(dense: list[list[float]], sparse: list[dict[int, float]]) -> Encoded:
-    return Encoded(np.array(dense, np.float32), sparse_vectors(sparse))
+    return Encoded(np.array(dense, np.float32), batch(*sparse))
 
 
 def brute_force(query: Encoded, forward: Forward, k: int, weights: Weights) -> list[tuple]:
@@ -142,7 +134,7 @@ def test_a_query_that_nothing_matches_is_proven_without_reading_deep() -> None:
 
 def test_a_tie_with_the_bound_is_no_proof_while_a_smaller_ordinal_is_unread() -> None:
     # All 20 documents tie; the store lists the largest ordinals first, as its protocol allows.
-    forward = Forward(np.ones((20, 1), np.float32), sparse_vectors([{}] * 20))
+    forward = Forward(np.ones((20, 1), np.float32), batch(*[{}] * 20))
     backwards = np.zeros(20), np.arange(20)[::-1].copy()
     stores = Stores(forward, ExactDense(forward, *backwards), NoisySparse(forward, *backwards))
     fused = fuse(encoded([[1]], [{}]), stores, 2, Weights(), first_depth=2)
@@ -222,7 +214,7 @@ def collections(draw: st.DrawFn) -> tuple[Stores, Encoded]:
     sparse_row = st.dictionaries(st.integers(0, 3), weight, max_size=3)
     forward = Forward(
         np.array([draw(dense_row) for _ in range(total)], np.float32).reshape(total, dim),
-        sparse_vectors([draw(sparse_row) for _ in range(total)]),
+        batch(*[draw(sparse_row) for _ in range(total)]),
     )
     exact = draw(st.booleans()) and step == 1.0
     generator = np.random.default_rng(draw(st.integers(0, 99)))

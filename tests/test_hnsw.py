@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,7 @@ from dupmae.errors import IndexMissingError
 from dupmae.indexes.hnsw import GRAPH_NAME, NearGraph
 from dupmae.types import Bool, Float32, Int64
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """Tests of what survives a fault are in `test_faults.py`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda descriptor: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def graph_of(folder: Path, vectors: Float32) -> NearGraph:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from vector_strategies import VOCABULARY, sparse_vectors
+from vector_strategies import LARGE_VOCABULARY as MANY
+from vector_strategies import VOCABULARY, skewed, sparse_vectors
 
 from dupmae.errors import IndexMissingError
 from dupmae.indexes import inverted
@@ -21,19 +22,6 @@ from dupmae.indexes.inverted import LARGEST_IMPACT, InvertedIndex
 from dupmae.types import SparseVectors
 
 FILES = ["indptr", "ordinals", "impacts", "steps", "frequent", "rows"]
-MANY = 3000
-"""Words of a vocabulary of skewed frequency."""
-
-
-def skewed(size: int, nonzeros: int, seed: int) -> SparseVectors:
-    """Return vectors whose terms are as unequally frequent as words are."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(size):
-        terms = np.unique((MANY ** rng.random(nonzeros)).astype(np.int32) - 1)
-        weights = rng.exponential(0.4, len(terms)).astype(np.float32) + np.float32(0.01)
-        rows.append((terms, weights))
-    return SparseVectors.from_rows(rows).check()
 
 
 def built(folder: Path, vectors: SparseVectors, vocabulary_size: int, **options) -> InvertedIndex:

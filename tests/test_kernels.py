@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import pairwise
 
 import numpy as np
@@ -71,6 +71,18 @@ def test_sums_are_those_of_all_rows_and_lists_in_any_ranges(way: str) -> None:
         for low, high in pairwise(borders):
             add_up(postings, sums, low, high)
         assert np.array_equal(sums, expected_sums(postings))
+
+
+def test_an_ordinal_that_damage_made_is_written_to_no_other_memory(way: str) -> None:
+    postings = random_postings(np.random.default_rng(0))
+    damaged = postings.ordinals.copy()
+    damaged[[100, 200, 4010, -9]] = [-300, -DOCUMENTS - 300, DOCUMENTS + 300, -300]
+    memory = np.zeros(3 * DOCUMENTS, dtype=np.int32)
+    sums = memory[DOCUMENTS : 2 * DOCUMENTS]
+    add_up(replace(postings, ordinals=damaged), sums, 0, DOCUMENTS)
+    assert sums.any()
+    sums[:] = 0
+    assert not memory.any()
 
 
 def random_scan(seed: int) -> tuple[QueryCodes, Codes, np.ndarray, np.ndarray]:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lucene import skip_without_lucene
+from vector_strategies import LARGE_VOCABULARY as VOCABULARY
 from vector_strategies import VOCABULARY as FEW
-from vector_strategies import sparse_vectors
+from vector_strategies import skewed, sparse_vectors
 
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.exact import ExactSparse
@@ -21,23 +22,10 @@ from dupmae.indexes.jvm import java_class
 from dupmae.indexes.lucene_store import LuceneImpactIndex
 from dupmae.types import SparseVectors
 
-VOCABULARY = 3000
-
 
 @pytest.fixture(autouse=True)
 def _lucene():
     skip_without_lucene()
-
-
-def skewed(size: int, nonzeros: int, seed: int) -> SparseVectors:
-    """Return vectors whose terms are as unequally frequent as words are."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(size):
-        terms = np.unique((VOCABULARY ** rng.random(nonzeros)).astype(np.int32) - 1)
-        weights = rng.exponential(0.4, len(terms)).astype(np.float32) + np.float32(0.01)
-        rows.append((terms, weights))
-    return SparseVectors.from_rows(rows).check()
 
 
 @pytest.fixture(scope="module")

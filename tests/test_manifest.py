@@ -18,14 +18,12 @@ from dupmae.engine.manifest import (
     FORMAT_VERSION,
     Manifest,
     SegmentRecord,
-    StoredFile,
-    check_content,
-    describe_file,
     manifest_of,
     read_manifest,
     read_state,
     write_manifest,
 )
+from dupmae.engine.stored_files import StoredFile, check_content, describe_file
 from dupmae.errors import DupMAEError, IndexMissingError
 
 SEGMENT = SegmentRecord("000003", 5, 2, "cd34", (), StoredFile("deletes/d.npy", 2, ""))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +20,7 @@ from dupmae.types import Float32, Float64
 FILES = ["directions", "heads", "middles", "rests", "scale"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """Tests of what survives a fault are in `test_faults.py`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda descriptor: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def outline_of(folder: Path, vectors: Float32) -> DenseOutline:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import FakeEncoder, Forward, NoisyDense, NoisySparse, WordReader
+from forged import approve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lucene import skip_without_lucene
@@ -31,7 +32,6 @@ from dupmae.engine import (
 )
 from dupmae.engine.chunking import read_passages
 from dupmae.engine.fusion import Stores, fuse_batch
-from dupmae.engine.manifest import describe_file, write_manifest
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DataError, UsageError
 from dupmae.indexes.scores import dense_scores, sparse_scores
@@ -43,10 +43,7 @@ WORDS = ["whale", "ship", "sea.", "captain", "storm.", "harpoon"]
 QUERIES = ["whale sea.", "captain", "ship storm. harpoon", "unheard", ""]
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests of what survives a fault are in `test_faults.py`."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture
@@ -380,10 +377,7 @@ def test_a_snapshot_holds_the_passages(
 def test_files_that_contradict_each_other_are_found(built: Path, name: str, said: str) -> None:
     path = built / f"segments/000001/reading/{name}.npy"
     np.save(path, np.load(path)[::-1].copy())
-    manifest = read_manifest(built)
-    (record,) = manifest.segments
-    files = tuple(describe_file(built, built / file.path) for file in record.files)
-    write_manifest(built, replace(manifest, segments=(replace(record, files=files),)))
+    approve(built)
     assert said in verify_index(built, deep=True)[0]
 
 

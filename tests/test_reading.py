@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from dupmae.engine import (
     verify_index,
 )
 from dupmae.engine.manifest import write_manifest
-from dupmae.engine.reading import Reading
+from dupmae.engine.reading import BlockReading, Reading, ReadingWriter
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import IndexMissingError
 from dupmae.types import Document
@@ -33,10 +34,7 @@ LENGTH = 6
 """Four words are read."""
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests of what survives a fault are in `test_faults.py`."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture
@@ -105,6 +103,15 @@ def test_a_build_that_is_stopped_counts_what_it_had_read(folder: Path) -> None:
     assert [json.loads(line)["truncated"] for line in lines[1:]] == [2, 4, 6, 9]
     build(folder, documents, block_size=7)
     assert truncated(folder) == 15
+
+
+def test_a_writer_that_cannot_go_on_leaves_no_file_open(tmp_path: Path) -> None:
+    split = {"is_known": True, "is_split": True}
+    with ReadingWriter(tmp_path, **split) as writer:
+        writer.add(BlockReading(np.zeros(2, np.bool_), [np.array([[0, 5]]), np.array([[0, 9]])]))
+    with pytest.raises(IndexMissingError, match=r"spans\.npy.*expected .* bytes or more"):
+        ReadingWriter(tmp_path, **split, keep=(2, 3, 0))
+    gc.collect()  # would warn of files that are open
 
 
 def test_nothing_is_claimed_where_nobody_knows(folder: Path, tmp_path: Path) -> None:

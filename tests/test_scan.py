@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,26 +11,19 @@ import pytest
 from fakes import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_corpus import build_three_segments
 from vector_strategies import VOCABULARY, dense_vectors, sparse_vectors
 
-from dupmae.engine import SearchEngine, build_index, delete_documents, parse_filter, scan
+from dupmae.engine import SearchEngine, parse_filter, scan
 from dupmae.engine.fusion import Fused, Stores, fuse, fuse_batch
 from dupmae.engine.scan import Scan, ScannedPart
 from dupmae.engine.view import View
 from dupmae.engine.weights import Weights
 from dupmae.indexes import ExactSparse, ForwardStore, ForwardWriter, InvertedIndex, SparseIndex
 from dupmae.indexes.outline import DenseOutline
-from dupmae.types import Document, Encoded, Float32, SparseVectors
+from dupmae.types import Encoded, Float32, SparseVectors
 
-WORDS = [f"w{number}" for number in range(200)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """Tests of what survives a fault are in `test_faults.py`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda descriptor: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 class NoLists:
@@ -122,21 +115,8 @@ def test_the_best_of_a_scan_are_those_of_brute_force(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an index of three segments, some documents of each deleted."""
-    rng = np.random.default_rng(0)
-    shares = np.arange(1, len(WORDS) + 1) ** -0.7
-    texts = [" ".join(rng.choice(WORDS, 12, p=shares / shares.sum())) for _ in range(1500)]
-    documents = [
-        Document(f"d{number}", text, metadata={"third": number % 3})
-        for number, text in enumerate(texts)
-    ]
     folder = tmp_path_factory.mktemp("scan") / "index"
-    for part, sparse in (
-        (slice(0, 1000), None),
-        (slice(1000, 1400), "tantivy"),
-        (slice(1400, 1500), None),
-    ):
-        build_index(documents[part], FakeEncoder(), folder, sparse=sparse or "inverted")
-    delete_documents(folder, [f"d{number}" for number in range(0, 1500, 7)])
+    build_three_segments(folder, {}, {"sparse": "tantivy"}, {"sparse": "inverted"})
     return folder
 
 

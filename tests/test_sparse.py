@@ -6,10 +6,10 @@ import re
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fakes import FakeEncoder
 from lucene import skip_without_lucene
+from random_corpus import random_documents
 
 from dupmae.cli import main
 from dupmae.encoder import Encoder
@@ -28,8 +28,6 @@ from dupmae.errors import DupMAEError, IndexMissingError, UsageError
 from dupmae.eval import load_beir
 from dupmae.indexes.sparse import DEFAULT_SPARSE, SPARSE_STORES, check_sparse, open_sparse
 from dupmae.types import Document
-
-WORDS = [f"w{number}" for number in range(300)]
 
 
 def stores_of(manifest: Manifest) -> list[str]:
@@ -51,9 +49,7 @@ def available_stores() -> list[str]:
 
 @pytest.fixture(scope="module")
 def documents() -> list[Document]:
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(WORDS, 12)) for _ in range(400)]
-    return [Document(f"d{number}", text) for number, text in enumerate(texts)]
+    return random_documents(400)
 
 
 @pytest.mark.parametrize("feedback", [0.0, 0.3])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from lucene import skip_without_lucene
-from vector_strategies import VOCABULARY, dense_vectors, sparse_vectors
+from vector_strategies import VOCABULARY, batch, dense_vectors, sparse_vectors
 
 from dupmae.indexes import (
     DenseIndex,
@@ -76,15 +76,6 @@ def sparse_store(request) -> Callable[[SparseVectors], SparseIndex]:
 
 def matrix(*rows: list[float]) -> Float32:
     return np.array(rows, np.float32).reshape(len(rows), -1)
-
-
-def batch(*rows: dict[int, float]) -> SparseVectors:
-    return SparseVectors.from_rows(
-        [
-            (np.array(sorted(row), np.int32), np.array([row[t] for t in sorted(row)], np.float32))
-            for row in rows
-        ]
-    )
 
 
 def random_batch(size: int, nonzeros: int, seed: int) -> SparseVectors:

@@ -5,24 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from vector_strategies import LARGE_VOCABULARY as VOCABULARY
+from vector_strategies import skewed
 
 from dupmae.errors import IndexMissingError
 from dupmae.indexes.exact import ExactSparse
 from dupmae.indexes.tantivy_store import TantivyImpactIndex
 from dupmae.types import SparseVectors
-
-VOCABULARY = 3000
-
-
-def skewed(size: int, nonzeros: int, seed: int) -> SparseVectors:
-    """Return vectors whose terms are as unequally frequent as words are."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(size):
-        terms = np.unique((VOCABULARY ** rng.random(nonzeros)).astype(np.int32) - 1)
-        weights = rng.exponential(0.4, len(terms)).astype(np.float32) + np.float32(0.01)
-        rows.append((terms, weights))
-    return SparseVectors.from_rows(rows).check()
 
 
 @pytest.fixture(scope="module")

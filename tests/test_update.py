@@ -37,6 +37,8 @@ from dupmae.errors import DataError, DupMAEError, IndexMissingError, SealError
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.types import Document, Float32
 
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+
 WORDS = ["whale", "ship", "sea", "captain", "harpoon", "storm"]
 QUERIES = ["whale sea", "captain", "ship storm harpoon", "unheard", ""]
 
@@ -112,12 +114,6 @@ STEPS = st.one_of(
     st.tuples(st.just("delete"), NUMBERS, st.just(0)),
     st.tuples(st.just("compact"), st.just({0}), st.just(0)),
 )
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests of what survives a fault are in `test_faults.py`."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
 @pytest.mark.slow

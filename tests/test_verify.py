@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeEncoder
+from fakes import FakeEncoder, WordReader
+from forged import approve
 
 from dupmae.engine import (
+    Chunk,
     SearchEngine,
     build_index,
     compact,
@@ -20,7 +22,7 @@ from dupmae.engine import (
     read_manifest,
     verify_index,
 )
-from dupmae.engine.manifest import describe_file, write_manifest
+from dupmae.engine.manifest import write_manifest
 from dupmae.errors import DupMAEError, IndexMissingError
 from dupmae.indexes.documents import DocumentWriter
 from dupmae.types import Document
@@ -28,15 +30,18 @@ from dupmae.types import Document
 DOCUMENTS = [Document(f"d{n}", f"whale {'ship ' * (n % 5)} sea{n % 7}") for n in range(60)]
 
 
-@pytest.fixture(scope="module")
-def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build(folder: Path, encoder: FakeEncoder, **options: object) -> Path:
     """Make an index of two segments, both with deletes."""
-    folder = tmp_path_factory.mktemp("verify") / "my.index"
-    build_index(DOCUMENTS[:50], FakeEncoder(), folder)
-    build_index(DOCUMENTS[40:], FakeEncoder(), folder)
+    build_index(DOCUMENTS[:50], encoder, folder, **options)
+    build_index(DOCUMENTS[40:], encoder, folder)
     delete_documents(folder, ["d1", "d45"])
     assert [s.deleted for s in read_manifest(folder).segments] == [11, 1]
     return folder
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("verify") / "my.index", FakeEncoder())
 
 
 @pytest.fixture
@@ -45,12 +50,21 @@ def folder(built_once: Path, tmp_path: Path) -> Path:
     return tmp_path / "my.index"
 
 
+@pytest.fixture
+def passages(tmp_path: Path) -> Path:
+    """Make an index with all that an index may hold: passages, and a graph of their vectors."""
+    folder = build(tmp_path / "my.index", WordReader(7), chunk=Chunk(3, 1), hnsw=True)
+    kinds = {Path(name).parts[2] for name in files(folder) if name.startswith("segments/")}
+    assert kinds == {"documents.sqlite", "forward", "hnsw", "inverted", "outline", "reading"}
+    return folder
+
+
 def files(folder: Path) -> list[str]:
     return [file.path for file in read_manifest(folder).files]
 
 
-def test_nothing_is_wrong_with_a_good_index(folder: Path) -> None:
-    assert verify_index(folder) == verify_index(folder, deep=True) == []
+def test_nothing_is_wrong_with_a_good_index(passages: Path) -> None:
+    assert verify_index(passages) == verify_index(passages, deep=True) == []
 
 
 def test_where_no_index_is_there_is_nothing_to_verify(tmp_path: Path) -> None:
@@ -58,35 +72,35 @@ def test_where_no_index_is_there_is_nothing_to_verify(tmp_path: Path) -> None:
         verify_index(tmp_path)
 
 
-def test_a_flipped_bit_in_any_file_is_found_and_named(folder: Path) -> None:
-    for name in files(folder):
-        path = folder / name
+def test_a_flipped_bit_in_any_file_is_found_and_named(passages: Path) -> None:
+    for name in files(passages):
+        path = passages / name
         content = path.read_bytes()
         for place in sorted({0, len(content) // 2, len(content) - 1}):
             flipped = bytearray(content)
             flipped[place] ^= 4
             path.write_bytes(flipped)
-            (problem,) = verify_index(folder)
+            (problem,) = verify_index(passages)
             assert f"the content of {name} has changed" in problem
             assert "--replace" in problem
         path.write_bytes(content)
-    assert verify_index(folder) == []
+    assert verify_index(passages) == []
 
 
-def test_a_missing_file_and_one_cut_short_are_found_by_both(folder: Path) -> None:
-    for name in files(folder):
-        path = folder / name
+def test_a_missing_file_and_one_cut_short_are_found_by_both(passages: Path) -> None:
+    for name in files(passages):
+        path = passages / name
         content = path.read_bytes()
         path.unlink()
-        (problem,) = verify_index(folder, deep=True)
+        (problem,) = verify_index(passages, deep=True)
         assert f"{name} is missing" in problem
         with pytest.raises(IndexMissingError, match=f"{name} is missing"):
-            SearchEngine.open(folder, FakeEncoder())
+            SearchEngine.open(passages, FakeEncoder())
         path.write_bytes(content[:-1])
-        (problem,) = verify_index(folder)
+        (problem,) = verify_index(passages)
         assert f"{name} should have {len(content)} bytes and has {len(content) - 1}" in problem
         with pytest.raises(IndexMissingError, match=f"{name} should have"):
-            SearchEngine.open(folder, FakeEncoder())
+            SearchEngine.open(passages, FakeEncoder())
         path.write_bytes(content)
 
 
@@ -110,28 +124,6 @@ def test_a_flipped_bit_among_the_deletes_is_found_when_opening(folder: Path) -> 
 
 
 # ---- contradictions that no checksum shows ---------------------------------------------------
-
-
-def forge(folder: Path, name: str, change: Callable[[Path], None]) -> None:
-    """Change a file and give the manifest the checksum of what it is now."""
-    manifest = read_manifest(folder)
-    change(folder / name)
-    segments = []
-    for record in manifest.segments:
-        described = [
-            describe_file(folder, folder / f.path) if f.path == name else f for f in record.files
-        ]
-        segments.append(replace(record, files=tuple(described)))
-    write_manifest(folder, replace(manifest, segments=tuple(segments)))
-
-
-def npy(change: Callable[[np.ndarray], None]) -> Callable[[Path], None]:
-    def apply(path: Path) -> None:
-        array = np.load(path)
-        change(array)
-        np.save(path, array)
-
-    return apply
 
 
 def nan(array: np.ndarray) -> None:
@@ -172,18 +164,21 @@ def out_of_order(array: np.ndarray) -> None:
 def test_files_that_contradict_each_other_are_found_in_depth(
     folder: Path, name: str, change: Callable[[np.ndarray], None], message: str
 ) -> None:
-    forge(folder, f"segments/000001/{name}", npy(change))
+    path = folder / "segments/000001" / name
+    array = np.load(path)
+    change(array)
+    np.save(path, array)
+    approve(folder)
     assert verify_index(folder) == []
     assert message in "\n".join(verify_index(folder, deep=True))
 
 
 def test_other_texts_are_found_in_depth(folder: Path) -> None:
-    def other_text(path: Path) -> None:
-        path.unlink()
-        with DocumentWriter(path) as writer:
-            writer.add([*DOCUMENTS[:49], Document("d49", "a changed text")])
-
-    forge(folder, "segments/000001/documents.sqlite", other_text)
+    path = folder / "segments/000001/documents.sqlite"
+    path.unlink()
+    with DocumentWriter(path) as writer:
+        writer.add([*DOCUMENTS[:49], Document("d49", "a changed text")])
+    approve(folder)
     (problem,) = verify_index(folder, deep=True)
     assert "segment 000001: the texts are not those that were indexed" in problem
 
