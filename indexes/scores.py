@@ -51,7 +51,7 @@ def sparse_scores(
     if len(query_terms) == 0:
         return np.zeros(len(ordinals))
     # Looked up, not searched for: most of a document's terms are not the query's.
-    query = np.zeros(int(query_terms[-1]) + 1)
+    query = np.zeros(int(query_terms.max()) + 1)
     query[query_terms] = query_weights
     return score_sparse(vectors, query, ordinals)
 
