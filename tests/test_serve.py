@@ -19,6 +19,7 @@ from live_server import DOCUMENTS, running, tiny_index
 from dupmae.cli import main
 from dupmae.client import DupMAEClient
 from dupmae.commands.extras import EXTRAS
+from dupmae.server.run import listen
 from dupmae.errors import DataError, UsageError
 from dupmae.types import Document
 
@@ -168,3 +169,11 @@ def test_it_says_in_one_line_why_it_does_not_start(
         refused(1, f"port {port}", "--index", str(index), "--model", str(model), "--port", port)
     monkeypatch.setitem(EXTRAS, "serve", (("a_package_that_is_not_there",), "serve"))
     refused(2, "pip install 'dupmae[serve]'")
+
+
+def test_an_answer_does_not_wait_for_the_client_to_say_that_it_has_the_head() -> None:
+    with listen("127.0.0.1", 0) as listening:
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
