@@ -19,8 +19,8 @@ from live_server import DOCUMENTS, running, tiny_index
 from dupmae.cli import main
 from dupmae.client import DupMAEClient
 from dupmae.commands.extras import EXTRAS
-from dupmae.server.run import listen
 from dupmae.errors import DataError, UsageError
+from dupmae.server.run import listen
 from dupmae.types import Document
 
 Server = tuple[str, "subprocess.Popen[str]"]
@@ -172,8 +172,7 @@ def test_it_says_in_one_line_why_it_does_not_start(
 
 
 def test_an_answer_does_not_wait_for_the_client_to_say_that_it_has_the_head() -> None:
-    with listen("127.0.0.1", 0) as listening:
-        with socket.create_connection(listening.getsockname()):
-            accepted, _ = listening.accept()
-            with accepted:
-                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
