@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,11 +195,11 @@ class Passage:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """One found document. `score` = w_d · `dense` + w_s · `sparse`, all float64 and exact.
 
     `passage` is the one that scores so, the document's best; None where documents are not split.
+    A tuple, since an evaluation makes millions of them.
     """
 
     doc_id: str

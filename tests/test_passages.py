@@ -245,7 +245,7 @@ def test_documents_of_one_passage_score_as_whole_ones(folder: Path, tmp_path: Pa
     ):
         for query in QUERIES:
             split, single = (e.search(query, 9, feedback=0.4) for e in (engine, whole))
-            assert [replace(hit, passage=None) for hit in split.hits] == list(single.hits)
+            assert [hit._replace(passage=None) for hit in split.hits] == list(single.hits)
             assert all(hit.passage.number == 1 for hit in split.hits)
 
 
