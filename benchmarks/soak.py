@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import random
+import select
 import shutil
 import socket
 import struct
@@ -215,12 +216,9 @@ def _stall(state: _Soak) -> None:
 
 def _is_closed(client: socket.socket) -> bool:
     """Say whether the server has closed a connection; what it answered stays unread."""
-    try:
-        return client.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    seen = select.poll()
+    seen.register(client, select.POLLRDHUP)
+    return bool(seen.poll(0))
 
 
 def _settle(served: Served, files: int) -> int:
