@@ -77,7 +77,8 @@ def _mixed_terms(view: View, ordinals: Sequence[int], relevance: Float64) -> tup
         own = slice(documents.indptr[row], documents.indptr[row + 1])
         weighed[own] = share * _unit(weighed[own])
     distinct, places = np.unique(documents.terms, return_inverse=True)
-    mixture: Float64 = np.bincount(places, weights=weighed, minlength=len(distinct))
+    # With weights a sum is float64, which NumPy's types do not say.
+    mixture = np.bincount(places, weights=weighed, minlength=len(distinct)).astype(np.float64)
     kept = np.sort(np.argsort(-mixture, kind="stable")[:FEEDBACK_TERMS])
     return distinct[kept], mixture[kept]
 
