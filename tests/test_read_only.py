@@ -21,6 +21,7 @@ TESTS = Path(__file__).parent
 LOOK = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
+import numpy.random  # not found any more without rights, if Python lies in a home folder
 from fakes import FakeEncoder
 from dupmae.engine import SearchEngine, delete_documents, verify_index
 from dupmae.errors import DupMAEError
