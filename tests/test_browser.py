@@ -145,6 +145,17 @@ def test_compare_shows_three_rankings_and_links_them(tab: Tab) -> None:
     assert followed == ids["hybrid"][:1]
 
 
+def test_a_second_pick_does_not_forget_the_first_before_its_counts_are_there(tab: Tab) -> None:
+    page = tab.open(q="an animal that sleeps", k=20)
+    otter, viper = (page.get_by_role("checkbox", name=name) for name in ("otter", "viper"))
+    expect(viper).to_be_visible()
+    page.route("**/facets", lambda route: None)  # is never answered: the boxes stay as they are
+    otter.check()
+    expect(page.locator("#where")).to_have_value('kind = "otter"')
+    viper.check()
+    expect(page.locator("#where")).to_have_value('kind in ("otter", "viper")')
+
+
 def test_facets_write_the_filter(tab: Tab) -> None:
     page = tab.open(q="an animal that sleeps", k=20)
     page.get_by_role("checkbox", name="otter").check()

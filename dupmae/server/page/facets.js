@@ -10,7 +10,7 @@ const VALUES_SHOWN = 8;
 const VALUES_UNFOLDED = 60;
 const LONGEST_VALUE = 60;
 
-/** The panel of facets; `change` is called with a patch of the state. */
+/** The panel of facets; `change` is called with what makes a patch of the state that is then at hand. */
 export class Facets {
   #change;
   #latest = new Latest();
@@ -76,7 +76,7 @@ export class Facets {
     const picked = pickedValues(state.where, key);
     const most = this.#unfolded.has(key) ? VALUES_UNFOLDED : VALUES_SHOWN;
     const shown = values.filter(({ value }, i) => i < most || picked.has(JSON.stringify(value)));
-    const rows = shown.map(({ value, documents }) => this.#value(state, key, value, documents, picked));
+    const rows = shown.map(({ value, documents }) => this.#value(key, value, documents, picked));
     const hidden = values.length - shown.length;
     const more = this.#unfolded.has(key)
       ? el("p", { class: "soft" }, `${counted(hidden)} more; write them in the filter`)
@@ -84,25 +84,25 @@ export class Facets {
     return el("fieldset", { class: "facet" },
       el("legend", {}, el("span", {}, key)),
       el("button", { type: "button", class: "clear", "aria-label": `Remove the facet ${key}`,
-        onclick: () => this.#remove(state, key, keys) }, "×"),
+        onclick: () => this.#remove(key, keys) }, "×"),
       rows.length ? rows : el("p", { class: "soft" }, "no values"),
       hidden > 0 ? more : null);
   }
 
-  #value(state, key, value, documents, picked) {
+  #value(key, value, documents, picked) {
     const json = JSON.stringify(value);
     const text = typeof value === "string" ? value || "“”" : json;
-    const change = ({ target }) => this.#change({ where: withPick(state.where, key, json, target.checked), offset: 0 });
+    const change = ({ target }) => this.#change(({ where }) => ({ where: withPick(where, key, json, target.checked), offset: 0 }));
     return el("label", { class: "facet-value" },
       el("input", { type: "checkbox", checked: picked.has(json), "data-pick": `${key} = ${json}`, onchange: change }),
       el("span", { class: "facet-text", title: text }, text),
       el("span", { class: "facet-count" }, counted(documents), unseen(" documents")));
   }
 
-  #remove(state, key, keys) {
+  #remove(key, keys) {
     const patch = { facets: keys.filter((other) => other !== key) };
-    const isPicked = pickedValues(state.where, key).size > 0;
-    this.#change(isPicked ? { ...patch, where: withPicks(state.where, key, []), offset: 0 } : patch);
+    this.#change(({ where }) =>
+      pickedValues(where, key).size ? { ...patch, where: withPicks(where, key, []), offset: 0 } : patch);
   }
 
   #unfold(key, state) {
@@ -119,7 +119,7 @@ export class Facets {
       const key = input.value.trim();
       if (event.type === "input" && !known.includes(key)) return; // chosen from the list, or still typed
       event.preventDefault();
-      if (key && !keys.includes(key)) this.#change({ facets: [...keys, key] });
+      if (key && !keys.includes(key)) this.#change(() => ({ facets: [...keys, key] }));
     };
     input.addEventListener("keydown", add);
     input.addEventListener("input", add);

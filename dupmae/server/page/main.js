@@ -17,7 +17,7 @@ const FILTER_PAUSE = 500; // an expression is wrong until it is finished
 const BUSY_AFTER = 200; // shorter waits are not shown: they would only flicker
 
 const latest = new Latest();
-const facets = new Facets((patch) => go({ ...patch, doc: "" }));
+const facets = new Facets((patch) => go({ ...patch(state), doc: "" }));
 let state = readState(location.search);
 let hits = []; // those shown, for the dialog
 let typing = null; // the timer of what is being typed
