@@ -30,19 +30,6 @@ TREC_NAMES = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(tiny_model(expansion=0.0), tiny_tokenizer(), folder, name="tiny")
-    return folder
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def toy(folder: Path, *, seed: int = 0, dev: bool = True) -> Path:
     """Write a collection of 30 documents, half of them like others, and 12 + 6 queries."""
     generator = random.Random(seed)
