@@ -29,7 +29,14 @@ from dupmae.heads import HeadSettings, check_servable
 from dupmae.inputs import batches
 from dupmae.runtime import RUNTIME, Network, Reading
 from dupmae.stored import StoredModel, read_model
-from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
+from dupmae.term_weights import (
+    activate,
+    corpus_factors,
+    document_factors,
+    expand_query,
+    top_terms,
+    unit,
+)
 from dupmae.types import (
     CorpusStatistics,
     Encoded,
@@ -104,19 +111,23 @@ class Encoder(BaseEncoder):
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
-        return self._encode(ids, self._document_row)
+        return self._encode(ids, self._document_row, expands=self.heads.expands(as_query=False))
 
     def _encode_queries(
         self, ids: Sequence[Sequence[int]], corpus: CorpusStatistics | None
     ) -> Encoded:
-        return self._encode(ids, partial(self._query_row, corpus=corpus))
+        weigh = partial(self._query_row, corpus=corpus)
+        return self._encode(ids, weigh, expands=self.heads.expands(as_query=True))
 
-    def _encode(self, ids: Sequence[Sequence[int]], weigh: Callable[[Reading], _Row]) -> Encoded:
+    def _encode(
+        self, ids: Sequence[Sequence[int]], weigh: Callable[[Reading], _Row], *, expands: bool
+    ) -> Encoded:
         dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)
         rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(ids)
 
         def encode(batch: Sequence[int]) -> None:
-            for place, text in zip(batch, self._network.read([ids[p] for p in batch]), strict=True):
+            texts = self._network.read([ids[place] for place in batch], expands=expands)
+            for place, text in zip(batch, texts, strict=True):
                 dense[place] = unit(text.dense) if self.heads.normalize else text.dense
                 rows[place] = weigh(text)
 
@@ -130,13 +141,13 @@ class Encoder(BaseEncoder):
 
     def _query_row(self, text: Reading, corpus: CorpusStatistics | None) -> _Row:
         heads = self.heads
-        weights = activate(text.logits, heads) * np.where(text.counts > 0, 1, heads.expansion)
-        weights = weights * self._query_weight_V[text.terms]
-        if corpus is not None and self._training_idf_V is not None:
-            weights = weights * corpus_factors(self._training_idf_V, text.terms, corpus, heads)
-        if heads.normalize_query_terms:
-            weights = unit(weights)
-        weights = weights * np.exp(text.log_gain)
+        weights = activate(text.logits, heads) * self._query_weight_V[text.terms]
+        if corpus is not None:
+            if self._training_idf_V is not None:
+                weights = weights * corpus_factors(self._training_idf_V, text.terms, corpus, heads)
+            # What no document has can expand nothing, and would take another term's place.
+            weights = weights * ((text.counts > 0) | (corpus.frequency[text.terms] > 0))
+        weights = expand_query(weights, text.counts, heads) * np.exp(text.log_gain)
         return top_terms(text.terms.astype(np.int32), weights.astype(np.float32), heads.k_query)
 
 

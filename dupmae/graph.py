@@ -1,6 +1,6 @@
-"""The network as an ONNX graph: a BERT body, [CLS]'s heads, and the maximum over tokens.
+"""The network as two ONNX graphs: a BERT body with [CLS]'s heads, and the maximum over tokens.
 
-It is `model.py` in ONNX Runtime's fused operators, made anew of a stored model whenever that is
+They are `model.py` in ONNX Runtime's fused operators, made anew of a stored model whenever that is
 loaded. Left out: what is looked up by token id, which comes in, and the term weights that are made
 of what goes out; `encoder.py` does both.
 
@@ -30,24 +30,19 @@ TERMS_AT_ONCE = 1024
 Weights = Mapping[str, NDArray[Any]]
 
 
-def build_graph(
-    body: BodyShape, heads: HeadSettings, weights: Weights, vocabulary_size: int
-) -> Graph:
-    """Return the graph of a model.
+def build_reader(body: BodyShape, heads: HeadSettings, weights: Weights) -> Graph:
+    """Return the graph of a model up to the vocabulary.
 
     Inputs: `embedded` (B, L, D), the sum of the three embeddings; `lengths` (B,) int32, how many
-    tokens are none of padding; `silent` (B, L, 1), `MASKED` for tokens that do not vote and
-    else 0. With [CLS]'s attention `padding` (B, 1, L), `MASKED` for padding. Without expansion
-    `own` (B, N, D), the word embeddings of each text's own terms.
+    tokens are none of padding. With [CLS]'s attention `padding` (B, 1, L), `MASKED` for padding.
 
-    Outputs: `dense` (B, P), not normalised; `log_gain` (B, 1), without its bias; `logits`, the
-    maxima over the votes without their biases, (B, N), or with expansion (B, V).
+    Outputs: `dense` (B, P), not normalised; `log_gain` (B, 1), without its bias; `states`
+    (B, L, D), transformed for the projection onto the vocabulary.
 
     Args:
         body: the shape of the body.
-        heads: its dimensions, [CLS]'s attention, and whether there is expansion matter here.
+        heads: its dimensions and whether there is [CLS]'s attention matter here.
         weights: all of the model's.
-        vocabulary_size: V, which a padded model has fewer of than word embeddings.
     """
     graph = Graph()
     network = _Network(graph, body, weights)
@@ -62,16 +57,48 @@ def build_graph(
         cls_BD = network.cls_attention(cls_BD, states_BLD, padding_B1L)
     graph.output("dense", network.product(cls_BD, "cls_projection"))
     graph.output("log_gain", network.product(cls_BD, "query_log_gain"))
-    states_BLD = network.transform(states_BLD)
-    silent_BL1 = graph.input("silent", "float32", ["B", "L", 1])
-    if heads.expansion:
-        head_VD = weights["lm.bert.embeddings.word_embeddings.weight"][:vocabulary_size]
-        graph.output("logits", network.pool_vocabulary(states_BLD, silent_BL1, head_VD))
-    else:
-        own_BND = graph.input("own", "float32", ["B", "N", body.hidden_size])
-        logits_BLN = graph.add("FusedMatMul", [states_BLD, own_BND], {"transB": 1}, domain=FUSED)
-        graph.output("logits", network.maximum(logits_BLN, silent_BL1))
+    graph.output("states", network.transform(states_BLD))
     return graph
+
+
+def build_pool(hidden_size: int, head_VD: NDArray[Any] | None = None) -> Graph:
+    """Return the graph from there to the maxima over tokens.
+
+    Inputs: `states` (B, L, D); `silent` (B, L, 1), `MASKED` for tokens that do not vote and else
+    0; without a vocabulary `own` (B, N, D), the word embeddings of each text's own terms.
+
+    Outputs: `logits`, the maxima over the votes without their biases, of each text's own terms
+    (B, N), or of the vocabulary (B, V).
+
+    Args:
+        hidden_size: D.
+        head_VD: the vocabulary's word embeddings, if all terms are wanted.
+    """
+    graph = Graph()
+    states_BLD = graph.input("states", "float32", ["B", "L", hidden_size])
+    silent_BL1 = graph.input("silent", "float32", ["B", "L", 1])
+    if head_VD is not None:
+        graph.output("logits", _pool_vocabulary(graph, states_BLD, silent_BL1, head_VD))
+    else:
+        own_BND = graph.input("own", "float32", ["B", "N", hidden_size])
+        logits_BLN = graph.add("FusedMatMul", [states_BLD, own_BND], {"transB": 1}, domain=FUSED)
+        graph.output("logits", _maximum(graph, logits_BLN, silent_BL1))
+    return graph
+
+
+def _maximum(graph: Graph, logits_BLN: str, silent_BL1: str) -> str:
+    """Add the maximum over the tokens that vote."""
+    voting_BLN = graph.add("Add", [logits_BLN, silent_BL1])
+    return graph.add("ReduceMax", [voting_BLN], {"axes": [1], "keepdims": 0})
+
+
+def _pool_vocabulary(graph: Graph, states_BLD: str, silent_BL1: str, head_VD: NDArray[Any]) -> str:
+    """Add the maximum logit of each term of the vocabulary, without a (B, L, V) tensor."""
+    chunks = []
+    for start in range(0, len(head_VD), TERMS_AT_ONCE):
+        head_DC = graph.weight(head_VD[start : start + TERMS_AT_ONCE].T)
+        chunks.append(_maximum(graph, graph.add("MatMul", [states_BLD, head_DC]), silent_BL1))
+    return graph.add("Concat", chunks, {"axis": 1})
 
 
 class _Network:
@@ -163,16 +190,3 @@ class _Network:
         """Add the MLM head up to its projection onto the vocabulary."""
         name = "lm.cls.predictions.transform"
         return self.norm(f"{name}.LayerNorm", self.activated(states, f"{name}.dense"))
-
-    def maximum(self, logits_BLN: str, silent_BL1: str) -> str:
-        """Add the maximum over the tokens that vote."""
-        voting_BLN = self.graph.add("Add", [logits_BLN, silent_BL1])
-        return self.graph.add("ReduceMax", [voting_BLN], {"axes": [1], "keepdims": 0})
-
-    def pool_vocabulary(self, states: str, silent: str, head_VD: NDArray[Any]) -> str:
-        """Add the maximum logit of each term of the vocabulary, without a (B, L, V) tensor."""
-        chunks = []
-        for start in range(0, len(head_VD), TERMS_AT_ONCE):
-            head_DC = self.graph.weight(head_VD[start : start + TERMS_AT_ONCE].T)
-            chunks.append(self.maximum(self.graph.add("MatMul", [states, head_DC]), silent))
-        return self.graph.add("Concat", chunks, {"axis": 1})

@@ -32,6 +32,10 @@ class HeadSettings:
     """[CLS] reads all last states once more (`cls_attention.py`) before W_cls."""
     expansion: float = 1.0
     """Factor on the weights of terms that the text does not contain; 0 turns expansion off."""
+    expand_documents: bool = True
+    """Give such terms to documents too, and not to queries alone."""
+    k_expansion: int = 64
+    """Most of them that a query gets, the heaviest."""
     frequency_k1: float = 0.0
     """BM25's k1: how slowly a document's weight saturates with a term's frequency; 0: at once."""
     frequency_b: float = 0.4
@@ -41,7 +45,8 @@ class HeadSettings:
     corpus_idf: float = 0.0
     """Power of (idf in the searched corpus ÷ idf in the training text) on a query's terms."""
     normalize_query_terms: bool = False
-    """Divide a query's sparse vector by its ℓ2 norm before the gain."""
+    """Divide a query's sparse vector by its ℓ2 norm before the gain; with expansion its own terms
+    and the others first, each by their own, so that `expansion` is the others' share."""
     k_document: int = 384
     """Terms kept of a document."""
     k_query: int = 64
@@ -56,6 +61,10 @@ class HeadSettings:
     """w_s of the score."""
     feedback: float = 0.0
     """β: how far a query is moved towards the documents that answer it best; 0 turns it off."""
+
+    def expands(self, *, as_query: bool) -> bool:
+        """Return whether a text gets terms that it does not contain."""
+        return self.expansion > 0 and (as_query or self.expand_documents)
 
     def __post_init__(self) -> None:
         if self.activation not in get_args(Activation):
@@ -76,7 +85,7 @@ class HeadSettings:
 _LARGEST = 1e30
 """Of numbers that must be finite."""
 _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
-    (("dense_dim", "k_document", "k_query"), 1, math.inf),
+    (("dense_dim", "k_document", "k_query", "k_expansion"), 1, math.inf),
     (("max_document_length", "max_query_length"), 3, math.inf),  # room for one token
     (("expansion", "frequency_b"), 0, 1),
     (("frequency_k1", "frequency_length", "corpus_idf"), 0, _LARGEST),

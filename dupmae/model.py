@@ -40,7 +40,8 @@ def activate(logits: Tensor, activation: Activation) -> Tensor:
 def term_factors(counts: Tensor, lengths: Tensor, heads: HeadSettings) -> Tensor:
     """Return what a document's term weights are multiplied by, of the shape of `counts`.
 
-    That is `expansion` for a term that does not occur, and for one that does BM25's
+    That is for a term that does not occur `expansion`, or 0 if only queries are expanded, and for
+    one that does BM25's
     f = c·(k1 + 1) / (c + k1·(1 − b + b·length / usual length)), which is 1 if k1 = 0.
 
     Args:
@@ -50,7 +51,26 @@ def term_factors(counts: Tensor, lengths: Tensor, heads: HeadSettings) -> Tensor
     """
     k1, b = heads.frequency_k1, heads.frequency_b
     norm = k1 * (1 - b + b * lengths / heads.frequency_length)
-    return torch.where(counts > 0, counts * (k1 + 1) / (counts + norm), heads.expansion)
+    others = heads.expansion if heads.expand_documents else 0.0
+    return torch.where(counts > 0, counts * (k1 + 1) / (counts + norm), others)
+
+
+def expand_query(weights: Tensor, counts: Tensor, heads: HeadSettings) -> Tensor:
+    """Weigh each query's own terms and its heaviest others against each other (B, V).
+
+    Args:
+        weights: at least 0; of equal ones the first is the heavier.
+        counts: how often each term occurs in each query.
+        heads: the settings.
+    """
+    is_own = counts > 0
+    own, others = weights.masked_fill(~is_own, 0.0), weights.masked_fill(is_own, 0.0)
+    order = others.argsort(dim=1, descending=True, stable=True)
+    others = others.scatter(1, order[:, heads.k_expansion :], 0.0)
+    if heads.normalize_query_terms:
+        own, others = (functional.normalize(part, dim=1) for part in (own, others))
+        return functional.normalize(own + heads.expansion * others, dim=1)
+    return own + heads.expansion * others
 
 
 class DupMAE(nn.Module):
@@ -137,17 +157,19 @@ class DupMAE(nn.Module):
     def weigh_query(
         self,
         weights_BV: Tensor,
+        counts_BV: Tensor,
         cls_BD: Tensor,
         terms_V: Tensor | None,
         corpus_factor_V: Tensor | None = None,
     ) -> Tensor:
         """Turn activated weights of queries into query weights (same shape).
 
-        With `normalize_query_terms` the norm is taken over the given columns, so these must
-        hold all terms of the queries.
+        Which terms expand a query, and with `normalize_query_terms` its norm, is decided by the
+        given columns, so these must hold all terms of the queries.
 
         Args:
             weights_BV: activated weights.
+            counts_BV: how often each term occurs in each query.
             cls_BD: states of [CLS].
             terms_V: ids of the columns, all if None.
             corpus_factor_V: further factors of the columns, from `corpus_factors`.
@@ -158,8 +180,7 @@ class DupMAE(nn.Module):
         weighted_BV = weights_BV * functional.relu(term_weight_V)
         if corpus_factor_V is not None:
             weighted_BV = weighted_BV * corpus_factor_V
-        if self.heads.normalize_query_terms:
-            weighted_BV = functional.normalize(weighted_BV, dim=-1)
+        weighted_BV = expand_query(weighted_BV, counts_BV, self.heads)
         return weighted_BV * torch.exp(self.query_log_gain(cls_BD))
 
     def corpus_factors(self, terms_V: Tensor, frequency_V: Tensor, documents: int) -> Tensor | None:

@@ -83,9 +83,9 @@ def represent(
 ) -> Representation:
     """Run the heads over texts that the body has read.
 
-    Terms that a text does not contain are weighted by the model's `expansion`. No top-k cut is
-    made: regularisation, not the cut, must make training's vectors sparse. A text of no ordinary
-    tokens has no terms.
+    Terms that a text does not contain are weighted by the model's `expansion`, a query's limited to
+    `k_expansion` of them. No other top-k cut is made: regularisation, not the cut, must make
+    training's vectors sparse. A text of no ordinary tokens has no terms.
     """
     input_ids_BL, mask_BL, hidden_BLD = states
     cls_BD = model.cls_state(hidden_BLD, mask_BL)
@@ -95,8 +95,7 @@ def represent(
     weights_BV = weights_BV.masked_fill(~voting_BL.any(dim=1, keepdim=True), 0.0)
     counts_BV = vocabulary.count(input_ids_BL)
     if as_query:
-        weights_BV = weights_BV * torch.where(counts_BV > 0, 1.0, model.heads.expansion)
-        weights_BV = model.weigh_query(weights_BV, cls_BD, vocabulary.terms)
+        weights_BV = model.weigh_query(weights_BV, counts_BV, cls_BD, vocabulary.terms)
     else:
         lengths_B1 = voting_BL.sum(dim=1, keepdim=True)
         weights_BV = weights_BV * term_factors(counts_BV, lengths_B1, model.heads)

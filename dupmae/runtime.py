@@ -1,4 +1,4 @@
-"""Token ids → what the network says of each text: the graph of `graph.py`, run by ONNX Runtime.
+"""Token ids → what the network says of each text: the graphs of `graph.py`, run by ONNX Runtime.
 
 Left out: tokens before it, term weights after it (`encoder.py`).
 """
@@ -6,7 +6,7 @@ Left out: tokens before it, term weights after it (`encoder.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-from dupmae.graph import MASKED, build_graph
+from dupmae.graph import MASKED, build_pool, build_reader
 from dupmae.heads import HeadSettings
 from dupmae.onnx_format import Graph
 from dupmae.stored import StoredModel
@@ -33,7 +33,7 @@ class Reading(NamedTuple):
     """(P,), not normalised."""
     log_gain: float
     terms: Int64
-    """(n,) strictly increasing: the text's own, or with expansion all of a logit above 0."""
+    """(n,) strictly increasing: the text's own, or all of a logit above 0."""
     logits: Float32
     """(n,) maxima over the tokens that vote."""
     counts: Int64
@@ -42,8 +42,14 @@ class Reading(NamedTuple):
     """Tokens that vote."""
 
 
+_Counts = tuple[Int64, Int64]
+"""A text's own terms, and how often each occurs."""
+_Pooled = tuple[Int64, Float32, Int64]
+"""`terms`, `logits` and `counts` of a Reading."""
+
+
 class Network:
-    """A model's graph, loaded; several threads may read with it at once.
+    """A model's graphs, loaded; several threads may read with them at once.
 
     Each `read` keeps to one thread, so that no sum depends on how many there are.
     """
@@ -51,12 +57,15 @@ class Network:
     def __init__(self, model: StoredModel, heads: HeadSettings) -> None:
         weights = model.weights
         self.vocabulary_size = model.tokenizer.get_vocab_size()
-        self._expands = heads.expansion > 0
         self._attends = heads.cls_attention
-        graph = build_graph(model.body, heads, weights, self.vocabulary_size)
-        self._session, self._held = _open(graph)
         self._words_VD = weights["lm.bert.embeddings.word_embeddings.weight"]
         """As stored, often in float16: only what a batch looks up becomes float32."""
+        self._reader = _Session(build_reader(model.body, heads, weights))
+        width = self._words_VD.shape[1]
+        self._pool_own = _Session(build_pool(width))
+        if heads.expansion:
+            head_VD = self._words_VD[: self.vocabulary_size]
+            self._pool_all = _Session(build_pool(width, head_VD))
         places_LD = weights["lm.bert.embeddings.position_embeddings.weight"].astype(np.float32)
         self._places_LD = places_LD + weights["lm.bert.embeddings.token_type_embeddings.weight"][0]
         self._bias_V = weights["lm.cls.predictions.bias"].astype(np.float32)
@@ -64,8 +73,13 @@ class Network:
         self._votes_V = np.arange(len(self._words_VD)) < self.vocabulary_size
         self._votes_V[list(model.special_ids)] = False
 
-    def read(self, ids: Sequence[Sequence[int]]) -> list[Reading]:
-        """Read one batch: at least one text, each with at least [CLS] and [SEP]."""
+    def read(self, ids: Sequence[Sequence[int]], *, expands: bool = False) -> list[Reading]:
+        """Read one batch.
+
+        Args:
+            ids: at least one text, each with at least [CLS] and [SEP].
+            expands: also return terms that the texts do not contain; only with `expansion`.
+        """
         lengths_B = np.array([len(text) for text in ids], dtype=np.int32)
         padding_BL = np.arange(lengths_B.max()) >= lengths_B[:, None]
         tokens_BL = np.zeros(padding_BL.shape, dtype=np.int64)
@@ -78,19 +92,38 @@ class Network:
         inputs = {
             "embedded": self._words_VD[tokens_BL] + self._places_LD[: lengths_B.max()],
             "lengths": lengths_B,
-            "silent": _masked(~votes_BL)[:, :, None],
         }
         if self._attends:
             inputs["padding"] = _masked(padding_BL)[:, None]
-        if not self._expands:
-            inputs["own"] = self._look_up([terms for terms, _ in own])
-        dense_BP, log_gain_B1, logits = self._session.run(["dense", "log_gain", "logits"], inputs)
+        dense_BP, log_gain_B1, states_BLD = self._reader.run(inputs, "dense", "log_gain", "states")
+        inputs = {"states": states_BLD, "silent": _masked(~votes_BL)[:, :, None]}
+        terms = self._all_terms(inputs, own) if expands else self._own_terms(inputs, own)
         return [
-            Reading(dense_P, float(gain) + self._log_gain, *self._terms(logits_N, *of_text))
-            for dense_P, gain, logits_N, of_text in zip(
-                dense_BP, log_gain_B1[:, 0], logits, own, strict=True
+            Reading(dense_P, float(gain) + self._log_gain, *of_text, int(counts.sum()))
+            for dense_P, gain, of_text, (_, counts) in zip(
+                dense_BP, log_gain_B1[:, 0], terms, own, strict=True
             )
         ]
+
+    def _own_terms(self, inputs: dict[str, Any], own: Sequence[_Counts]) -> list[_Pooled]:
+        inputs["own"] = self._look_up([terms for terms, _ in own])
+        (logits_BN,) = self._pool_own.run(inputs, "logits")
+        return [
+            (terms, logits_N[: len(terms)] + self._bias_V[terms], counts)
+            for logits_N, (terms, counts) in zip(logits_BN, own, strict=True)
+        ]
+
+    def _all_terms(self, inputs: dict[str, Any], own: Sequence[_Counts]) -> list[_Pooled]:
+        (logits_BV,) = self._pool_all.run(inputs, "logits")
+        logits_BV += self._bias_V[: self.vocabulary_size]
+        pooled = []
+        for logits_V, (own_terms, own_counts) in zip(logits_BV, own, strict=True):
+            counts_V = np.zeros(self.vocabulary_size, dtype=np.int64)
+            counts_V[own_terms] = own_counts
+            # Every activation makes 0 of the rest: most of the vocabulary ends here.
+            terms = np.flatnonzero((logits_V > 0) & self._votes_V[: self.vocabulary_size])
+            pooled.append((terms, logits_V[terms], counts_V[terms]))
+        return pooled
 
     def _look_up(self, terms: Sequence[Int64]) -> Float32:
         """Return the terms' word embeddings (B, N, D); rows are padded with those of term 0."""
@@ -99,34 +132,27 @@ class Network:
             row[: len(own)] = own
         return self._words_VD[padded_BN].astype(np.float32)
 
-    def _terms(
-        self, logits: Float32, own: Int64, own_counts: Int64
-    ) -> tuple[Int64, Float32, Int64, int]:
-        """Return terms, logits, counts and length of one text, of the graph's last output."""
-        length = int(own_counts.sum())
-        if not self._expands:
-            return own, logits[: len(own)] + self._bias_V[own], own_counts, length
-        size = self.vocabulary_size
-        logits_V = logits + self._bias_V[:size]
-        counts_V = np.zeros(size, dtype=np.int64)
-        counts_V[own] = own_counts
-        # Every activation makes 0 of the rest: most of the vocabulary ends here.
-        terms = np.flatnonzero((logits_V > 0) & self._votes_V[:size])
-        return terms, logits_V[terms], counts_V[terms], length
 
+class _Session:
+    """A graph that ONNX Runtime has loaded."""
 
-def _open(graph: Graph) -> tuple[onnxruntime.InferenceSession, list[Any]]:
-    """Return a session and what must live as long as it: the weights, which it does not copy."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # it keeps a plan for each of thousands of shapes
-    options.log_severity_level = 3
-    weights = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in graph.weights.values()]
-    options.add_external_initializers(list(graph.weights), weights)
-    session = onnxruntime.InferenceSession(
-        graph.serialize(), options, providers=["CPUExecutionProvider"]
-    )
-    return session, [graph.weights, weights]
+    def __init__(self, graph: Graph) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # it keeps a plan for each of thousands of shapes
+        options.log_severity_level = 3
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in graph.weights.values()]
+        options.add_external_initializers(list(graph.weights), values)
+        # Weights are not copied: they must live as long as the session.
+        self._weights = (graph.weights, values)
+        self._session = onnxruntime.InferenceSession(
+            graph.serialize(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, inputs: Mapping[str, Any], *outputs: str) -> list[Any]:
+        """Return the named outputs."""
+        found: list[Any] = self._session.run(list(outputs), dict(inputs))
+        return found
 
 
 def _masked(where: NDArray[np.bool_]) -> Float32:

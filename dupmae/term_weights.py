@@ -21,7 +21,7 @@ def activate(logits: Float32, heads: HeadSettings) -> Float32:
 
 
 def document_factors(counts: Int64, length: int, heads: HeadSettings) -> NDArray[Any]:
-    """Return what weights are multiplied by: BM25's frequency, or `expansion`.
+    """Return what weights are multiplied by: BM25's frequency, or for expansion its factor.
 
     Args:
         counts: how often each term occurs in the document.
@@ -31,7 +31,7 @@ def document_factors(counts: Int64, length: int, heads: HeadSettings) -> NDArray
     k1, b = heads.frequency_k1, heads.frequency_b
     norm = k1 * (1 - b + b * length / heads.frequency_length)
     # Not in one np.where, which would divide 0 by 0 if k1 is 0.
-    factors = np.full(len(counts), heads.expansion)
+    factors = np.full(len(counts), heads.expansion if heads.expand_documents else 0.0)
     own = counts > 0
     factors[own] = counts[own] * (k1 + 1) / (counts[own] + norm)
     return factors
@@ -55,6 +55,22 @@ def corpus_factors(
     corpus_idf = np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
     factors: NDArray[Any] = (corpus_idf / np.maximum(idf, LEAST_IDF)) ** heads.corpus_idf
     return factors
+
+
+def expand_query(weights: NDArray[Any], counts: Int64, heads: HeadSettings) -> NDArray[Any]:
+    """Weigh a query's own terms and the heaviest others against each other.
+
+    Args:
+        weights: at least 0; of equal ones the first is the heavier.
+        counts: how often each term occurs in the query.
+        heads: the settings.
+    """
+    is_own = counts > 0
+    own, others = np.where(is_own, weights, 0), np.where(is_own, 0, weights)
+    others[np.argsort(-others, kind="stable")[heads.k_expansion :]] = 0
+    if heads.normalize_query_terms:
+        return unit(unit(own) + heads.expansion * unit(others))
+    return own + heads.expansion * others
 
 
 def unit(vectors: NDArray[Any]) -> NDArray[Any]:

@@ -172,10 +172,11 @@ class TorchEncoder(BaseEncoder):
             cls_BD = self._model.cls_state(hidden_BLD, mask_BL)
             dense[batch] = self._model.dense(cls_BD).cpu().numpy()
             voting_BL = self._tokens.ordinary(input_ids_BL)
-            for place, (terms, weights, counts) in self._sparse(batch_ids, hidden_BLD, voting_BL):
+            expands = heads.expands(as_query=as_query)
+            pooled = self._sparse(batch_ids, hidden_BLD, voting_BL, expands=expands)
+            for place, (terms, weights, counts) in pooled:
                 if as_query:
-                    weights = weights * torch.where(counts > 0, 1.0, heads.expansion)
-                    weights = self._weigh_query(terms, weights, cls_BD[place], corpus)
+                    weights = self._weigh_query(terms, weights, counts, cls_BD[place], corpus)
                 else:
                     # Not counts.sum(), which lacks the text's terms of a logit of 0 or less.
                     length = voting_BL[place].sum()
@@ -186,7 +187,12 @@ class TorchEncoder(BaseEncoder):
         return Encoded(dense, SparseVectors.from_rows(rows))
 
     def _sparse(
-        self, ids: Sequence[Sequence[int]], hidden_BLD: Tensor, voting_BL: Tensor
+        self,
+        ids: Sequence[Sequence[int]],
+        hidden_BLD: Tensor,
+        voting_BL: Tensor,
+        *,
+        expands: bool,
     ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
         """Yield place and (terms, activated weights, counts) of each text that has votes.
 
@@ -197,7 +203,9 @@ class TorchEncoder(BaseEncoder):
         places = [place for place, length in enumerate(lengths) if length]
         own = [self._own_terms(ids[place]) for place in places]
         pooled = self._pool(
-            states_TD, [lengths[place] for place in places], [terms for terms, _ in own]
+            states_TD,
+            [lengths[place] for place in places],
+            None if expands else [terms for terms, _ in own],
         )
         for place, (own_N, count_N), (terms, logits) in zip(places, own, pooled, strict=True):
             counts = count_N
@@ -209,14 +217,21 @@ class TorchEncoder(BaseEncoder):
             yield place, (terms, activate(logits, self.heads.activation), counts)
 
     def _weigh_query(
-        self, terms: Tensor, weights: Tensor, cls_D: Tensor, corpus: CorpusStatistics | None
+        self,
+        terms: Tensor,
+        weights: Tensor,
+        counts: Tensor,
+        cls_D: Tensor,
+        corpus: CorpusStatistics | None,
     ) -> Tensor:
         factors = None
         if corpus is not None:
             frequency = torch.from_numpy(corpus.frequency[terms.cpu().numpy()]).to(terms.device)
             factors = self._model.corpus_factors(terms, frequency, corpus.documents)
+            # What no document has can expand nothing, and would take another term's place.
+            weights = torch.where((counts > 0) | (frequency > 0), weights, 0.0)
         weighed: Tensor = self._model.weigh_query(
-            weights.unsqueeze(0), cls_D.unsqueeze(0), terms, factors
+            weights.unsqueeze(0), counts.unsqueeze(0), cls_D.unsqueeze(0), terms, factors
         )[0]
         return weighed
 
@@ -227,13 +242,16 @@ class TorchEncoder(BaseEncoder):
         return terms, counts.float()
 
     def _pool(
-        self, states_TD: Tensor, lengths: Sequence[int], own: Sequence[Tensor]
+        self, states_TD: Tensor, lengths: Sequence[int], own: Sequence[Tensor] | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield each text's terms, strictly increasing, with their max-pooled logits."""
+        """Yield terms of each text, strictly increasing, with their max-pooled logits.
+
+        These are the given ones, or else all of a logit above 0.
+        """
         head_VD, bias_V = self._model.vocabulary_head()
         if not lengths:
             return
-        if self.heads.expansion == 0:
+        if own is not None:
             for states_LD, own_N in zip(states_TD.split(list(lengths)), own, strict=True):
                 yield own_N, pool_own_terms(states_LD, own_N, head_VD, bias_V)
             return

@@ -105,20 +105,15 @@ def slow_encode(
         weight = math.log1p(max(0.0, logit))
         if heads.activation == "log1p2_relu":
             weight = math.log1p(weight)
-        weights[term] = weight if term in ids else weight * heads.expansion
+        weights[term] = weight
+        if term not in ids and not as_query:
+            weights[term] *= heads.expansion * heads.expand_documents
         if term in ids and not as_query:
             k1, b, count = heads.frequency_k1, heads.frequency_b, ids.count(term)
             relative = 1 - b + b * len(votes) / heads.frequency_length
             weights[term] *= count * (k1 + 1) / (count + k1 * relative)
     if as_query:
-        factors = model.query_term_weight.tolist()
-        weights = {term: w * max(0.0, factors[term]) for term, w in weights.items()}
-        if corpus is not None:
-            rarity = slow_factors(model.training_idf.tolist(), corpus, heads.corpus_idf)
-            weights = {term: w * rarity[term] for term, w in weights.items()}
-        if heads.normalize_query_terms:
-            norm = math.sqrt(sum(w * w for w in weights.values())) or 1.0
-            weights = {term: w / norm for term, w in weights.items()}
+        weights = slow_query(model, weights, ids, corpus)
         gain = math.exp(float(model.query_log_gain(cls)))
         weights = {term: w * gain for term, w in weights.items()}
     k = heads.k_query if as_query else heads.k_document
@@ -126,11 +121,36 @@ def slow_encode(
     return dense, {term: weights[term] for term in best if weights[term] > 0}
 
 
+def slow_query(
+    model: DupMAE, weights: dict[int, float], ids: list[int], corpus: CorpusStatistics | None
+) -> dict[int, float]:
+    heads, factors = model.heads, model.query_term_weight.tolist()
+    weights = {term: w * max(0.0, factors[term]) for term, w in weights.items()}
+    if corpus is not None:
+        rarity = slow_factors(model.training_idf.tolist(), corpus, heads.corpus_idf)
+        held = {term for term in weights if corpus.frequency[term] or term in ids}
+        weights = {term: w * rarity[term] * (term in held) for term, w in weights.items()}
+    own = {term: w for term, w in weights.items() if term in ids}
+    others = sorted(weights.keys() - own.keys(), key=lambda term: (-weights[term], term))
+    expanding = {term: weights[term] for term in others[: heads.k_expansion]}
+    if heads.normalize_query_terms:
+        own, expanding = slow_unit(own), slow_unit(expanding)
+    weights = own | {term: w * heads.expansion for term, w in expanding.items()}
+    return slow_unit(weights) if heads.normalize_query_terms else weights
+
+
+def slow_unit(weights: dict[int, float]) -> dict[int, float]:
+    norm = math.sqrt(sum(w * w for w in weights.values())) or 1.0
+    return {term: w / norm for term, w in weights.items()}
+
+
 SETTINGS = [
     {"expansion": 0.0},
     {"expansion": 0.3},
     {"expansion": 1.0},
     {"expansion": 0.3, "normalize_query_terms": True},
+    {"expansion": 0.5, "k_expansion": 3, "normalize_query_terms": True, "expand_documents": False},
+    {"expansion": 1.0, "k_expansion": 1},
     {"expansion": 0.0, "normalize_query_terms": True, "k_query": 2},
     {"activation": "log1p2_relu", "normalize": False, "k_document": 5},
     {"k_document": 1000, "k_query": 1000},
@@ -153,7 +173,8 @@ def test_vectors_equal_a_slow_loop_over_single_texts(tiny_encoder, settings, as_
 
 def corpus(documents: int = 5000, seed: int = 0) -> CorpusStatistics:
     chance = np.random.default_rng(seed)
-    return CorpusStatistics(documents, chance.integers(0, documents, len(VOCABULARY)))
+    frequency = chance.integers(0, documents, len(VOCABULARY))
+    return CorpusStatistics(documents, np.where(chance.random(len(VOCABULARY)) < 0.3, 0, frequency))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +182,7 @@ def corpus(documents: int = 5000, seed: int = 0) -> CorpusStatistics:
     [
         {"expansion": 0.0, "corpus_idf": 1.0},
         {"expansion": 0.3, "corpus_idf": 0.5, "normalize_query_terms": True},
+        {"expansion": 0.3, "corpus_idf": 1.0, "normalize_query_terms": True, "k_expansion": 5},
     ],
     ids=str,
 )
@@ -193,8 +215,8 @@ def test_a_term_weighs_more_where_it_is_rarer(tiny_encoder):
     assert others[0] == others[1] == others[2]
 
 
-def test_without_the_setting_no_corpus_changes_a_query(tiny_encoder):
-    encoder = tiny_encoder()
+def test_without_the_setting_and_expansion_no_corpus_changes_a_query(tiny_encoder):
+    encoder = tiny_encoder(expansion=0.0)
     assert_same(encoder.encode_queries(TEXTS, corpus()), encoder.encode_queries(TEXTS), 0)
 
 
@@ -228,6 +250,26 @@ def test_without_expansion_a_text_has_only_its_own_terms(tiny_encoder):
     (bag,) = bags(encoder.encode_documents(["ba be bade"]))
     assert bag
     assert set(encoder.term_texts(list(bag))) <= {"ba", "be", "##de"}
+
+
+def test_queries_alone_may_be_expanded_by_the_heaviest_terms_of_the_corpus(tiny_encoder):
+    usual = {"expansion": 1.0, "k_query": 1000, "k_document": 1000}
+    encoder = tiny_encoder(**usual, k_expansion=4, expand_documents=False)
+    (own,) = bags(tiny_encoder(**usual | {"expansion": 0.0}).encode_queries(["ba be bade"]))
+    everywhere = CorpusStatistics(10, np.ones(len(VOCABULARY), np.int64))
+    (document,) = bags(encoder.encode_documents(["ba be bade"]))
+    (query,) = bags(encoder.encode_queries(["ba be bade"], everywhere))
+    assert set(encoder.term_texts(list(document))) <= {"ba", "be", "##de"}
+    added = query.keys() - own.keys()
+    assert own.keys() <= query.keys()
+    assert len(added) == 4
+    somewhere = CorpusStatistics(10, np.ones(len(VOCABULARY), np.int64))
+    lost = max(added, key=query.__getitem__)
+    somewhere.frequency[lost] = 0
+    (changed,) = bags(encoder.encode_queries(["ba be bade"], somewhere))
+    assert lost not in changed
+    assert len(changed) == len(query)
+    assert added - {lost} < changed.keys()
 
 
 @pytest.mark.parametrize("expansion", [0.0, 1.0])
@@ -368,7 +410,8 @@ def test_a_saved_model_loads_with_its_name_settings_seal_and_vectors(tiny_encode
 
 
 def test_corpus_idf_can_be_turned_off_at_load_and_leaves_documents_alone(kind, tmp_path):
-    save_model(tiny_model(corpus_idf=0.7), tiny_tokenizer(), tmp_path / "idf", name="tiny")
+    model = tiny_model(corpus_idf=0.7, expansion=0.0)
+    save_model(model, tiny_tokenizer(), tmp_path / "idf", name="tiny")
     encoder = kind.load(tmp_path / "idf")
     without = kind.load(tmp_path / "idf", settings={"corpus_idf": 0.0})
     assert_same(without.encode_documents(TEXTS), encoder.encode_documents(TEXTS), 0)

@@ -10,11 +10,11 @@ from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
 
 from dupmae import encoder as encoder_module
 from dupmae import graph as graph_module
+from dupmae import runtime
 from dupmae.checkpoint import save_model
 from dupmae.encoder import Encoder
-from dupmae.graph import build_graph
 from dupmae.model import DupMAE
-from dupmae.stored import read_model
+from dupmae.onnx_format import Graph
 from dupmae.torch_encoder import TorchEncoder
 from dupmae.types import Encoded
 
@@ -52,13 +52,20 @@ def test_a_body_of_another_activation_means_what_torch_means(tmp_path):
     assert abs(gelu.dense - expected.dense).max() > 1e-3
 
 
-def test_without_expansion_no_weight_is_as_large_as_the_vocabulary(tmp_path):
+def test_only_to_expand_queries_a_weight_is_as_large_as_the_vocabulary(tmp_path, monkeypatch):
+    opened = []
+
+    class Spy(runtime._Session):
+        def __init__(self, graph: Graph) -> None:
+            super().__init__(graph)
+            opened.append(graph)
+
+    monkeypatch.setattr(runtime, "_Session", Spy)
     for expansion in (0.0, 0.5):
-        folder = tmp_path / str(expansion)
-        save_model(tiny_model(expansion=expansion), tiny_tokenizer(), folder, name="tiny")
-        model = read_model(folder)
-        graph = build_graph(model.body, model.heads, model.weights, len(VOCABULARY))
-        sizes = {size for weight in graph.weights.values() for size in weight.shape}
+        opened.clear()
+        loaded(tmp_path, tiny_model(expansion=expansion))
+        weights = [weight for graph in opened for weight in graph.weights.values()]
+        sizes = {size for weight in weights for size in weight.shape}
         assert (len(VOCABULARY) in sizes) == (expansion > 0)
 
 
@@ -76,7 +83,7 @@ def test_an_error_in_one_thread_is_raised_and_no_batch_begins_after_it(tmp_path,
     encoder = loaded(tmp_path, tiny_model(), threads=2)
     begun = []
 
-    def fail(ids: list[list[int]]) -> None:
+    def fail(ids: list[list[int]], *, expands: bool) -> None:
         begun.append(ids)
         raise MemoryError("none left")
 

@@ -83,17 +83,19 @@ def test_query_weights_are_factors_a_norm_and_a_gain(normalize: bool) -> None:
     terms = torch.tensor([5, 6, 7, 8])
     model.query_term_weight[terms] = torch.tensor([1.0, 2.0, -3.0, 0.5])
     weights = torch.tensor([[3.0, 2.0, 9.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    counts = torch.ones_like(weights)
     cls = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
     gain = torch.exp(cls @ model.query_log_gain.weight[0] + model.query_log_gain.bias)
     expected = torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0] * 4]) / (5 if normalize else 1)
-    found = model.weigh_query(weights, cls, terms)
+    found = model.weigh_query(weights, counts, cls, terms)
     torch.testing.assert_close(found, expected * gain.unsqueeze(1))
     whole = torch.zeros(2, len(VOCABULARY))
     whole[:, terms] = weights
-    torch.testing.assert_close(model.weigh_query(whole, cls, None)[:, terms], found)
+    found_whole = model.weigh_query(whole, torch.ones_like(whole), cls, None)
+    torch.testing.assert_close(found_whole[:, terms], found)
     factors = torch.tensor([2.0, 1.5, 9.0, 1.0])
     weighed = torch.tensor([[6.0, 6.0, 0.0, 0.0], [0.0] * 4]) / (math.sqrt(72) if normalize else 1)
-    found = model.weigh_query(weights, cls, terms, factors)
+    found = model.weigh_query(weights, counts, cls, terms, factors)
     torch.testing.assert_close(found, weighed * gain.unsqueeze(1))
 
 

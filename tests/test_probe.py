@@ -37,7 +37,8 @@ def test_ranks_beyond_the_tenth_count_nothing() -> None:
 
 @pytest.mark.parametrize("expansion", [0.0, 0.3, 1.0])
 def test_the_probe_ranks_as_the_encoder_does_at_the_terms_of_queries(expansion: float) -> None:
-    model = tiny_model(expansion=expansion, k_document=200, k_query=200, sparse_weight=0.5)
+    limits = {"k_document": 200, "k_query": 200, "k_expansion": 200}
+    model = tiny_model(expansion=expansion, sparse_weight=0.5, **limits)
     chance = np.random.default_rng(3)
     texts = [" ".join(chance.choice(WORDS, 8)) for _ in range(25)]
     pairs = [(" ".join(text.split()[1:3]), text) for text in texts]

@@ -54,24 +54,41 @@ def slow_weights(model: DupMAE, ids: list[int], terms: list[int], *, as_query: b
             if token >= SPECIAL
         ]
         weight = math.log1p(max(max(logits), 0.0)) if logits else 0.0
-        weights.append(weight if term in own else weight * model.heads.expansion)
+        weights.append(weight)
+    is_own = [term in own for term in terms]
     if as_query:
         weights = [
             w * max(float(model.query_term_weight[t]), 0)
             for w, t in zip(weights, terms, strict=True)
         ]
+        others = [0.0 if mine else weight for weight, mine in zip(weights, is_own, strict=True)]
+        least = sorted(others, reverse=True)[: model.heads.k_expansion][-1]
+        others = [weight if weight >= least else 0.0 for weight in others]
+        weights = [weight if mine else 0.0 for weight, mine in zip(weights, is_own, strict=True)]
         if model.heads.normalize_query_terms:
-            norm = math.sqrt(sum(weight**2 for weight in weights))
-            weights = [weight / norm for weight in weights] if norm else weights
+            weights, others = slow_unit(weights), slow_unit(others)
+        weights = [
+            weight + model.heads.expansion * other
+            for weight, other in zip(weights, others, strict=True)
+        ]
+        if model.heads.normalize_query_terms:
+            weights = slow_unit(weights)
         gain = math.exp(float(model.query_log_gain(cls)))
         return [weight * gain for weight in weights]
     heads, own_counts = model.heads, [own.count(term) for term in terms]
     ratio = len(own) / heads.frequency_length
     norm = heads.frequency_k1 * (1 - heads.frequency_b + heads.frequency_b * ratio)
     return [
-        weight * count * (heads.frequency_k1 + 1) / (count + norm) if count else weight
+        weight * count * (heads.frequency_k1 + 1) / (count + norm)
+        if count
+        else weight * heads.expansion * heads.expand_documents
         for weight, count in zip(weights, own_counts, strict=True)
     ]
+
+
+def slow_unit(weights: list[float]) -> list[float]:
+    norm = math.sqrt(sum(weight**2 for weight in weights))
+    return [weight / norm for weight in weights] if norm else weights
 
 
 SETTINGS = [
@@ -81,6 +98,7 @@ SETTINGS = [
     {"expansion": 0.0, "frequency_k1": 0.9, "frequency_length": 6.0},
     {"expansion": 0.3, "frequency_k1": 2.0, "frequency_b": 1.0, "frequency_length": 3.0},
     {"expansion": 0.3, "cls_attention": True, "corpus_idf": 1.0},
+    {"expansion": 0.5, "k_expansion": 3, "expand_documents": False},
 ]
 
 
@@ -107,7 +125,8 @@ def test_weights_equal_a_loop_over_tokens_and_terms(
 def test_training_and_encoder_agree_on_the_terms_of_a_batch(
     settings: dict[str, object], as_query: bool
 ) -> None:
-    model = tiny_model(k_document=200, k_query=200, **settings)
+    # The encoder chooses among all terms, training among those of the batch.
+    model = tiny_model(**{**settings, "k_document": 200, "k_query": 200, "k_expansion": 200})
     ids = tokens().ids(TEXTS, 24)
     terms = Vocabulary.of(tokens(), ids)
     trained = represented(model, ids, terms, as_query=as_query)

@@ -31,6 +31,8 @@ CHANGED = {
     "activation": "log1p2_relu",
     "cls_attention": True,
     "expansion": 0.5,
+    "expand_documents": False,
+    "k_expansion": 21,
     "frequency_k1": 0.9,
     "frequency_b": 0.5,
     "frequency_length": 99.0,

@@ -121,10 +121,10 @@ class SparseView(View):
         """Add `sentence_embedding` (B, vocabulary)."""
         states, heads = self.states(features), self.model.heads
         tokens = Tokens(self.tokenizer, states.input_ids_BL.device)
-        # Without expansion no term but those of the texts has a weight.
-        everything = [range(tokens.vocabulary_size)] if heads.expansion else []
-        vocabulary = Vocabulary.of(tokens, [*everything, *states.input_ids_BL.tolist()])
         as_query = task == "query"
+        # Without expansion no term but those of the texts has a weight.
+        everything = [range(tokens.vocabulary_size)] if heads.expands(as_query=as_query) else []
+        vocabulary = Vocabulary.of(tokens, [*everything, *states.input_ids_BL.tolist()])
         weights = represent(self.model, tokens, states, vocabulary, as_query=as_query).sparse
         kept = _heaviest(weights, heads.k_query if as_query else heads.k_document)
         vectors = weights.new_zeros(len(weights), tokens.vocabulary_size)
