@@ -40,7 +40,7 @@ from dupmae.folder import (
 )
 from dupmae.heads import HeadSettings
 from dupmae.model import DupMAE
-from dupmae.state import encoder_tensors, head_tensors, model_seal
+from dupmae.state import as_stored, encoder_tensors, head_tensors, model_seal
 from dupmae.tokens import read_tokenizer
 from dupmae.weights import read_encoder_weights, read_pooler, read_tensors
 
@@ -52,6 +52,7 @@ _HEADS = {
     "query_log_gain.": "query gain (always one)",
     "cls_attention.": "[CLS] attention (the mean of all states)",
     "training_idf": "idf of the training text (all one)",
+    "term_neighbours": "neighbours of terms (none)",
 }
 """How tensors of heads.safetensors begin, and what is said when one is absent."""
 _OUR_FILES = {
@@ -271,7 +272,7 @@ def _write_files(
     dtype: torch.dtype,
 ) -> None:
     def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {key: value.cpu().to(dtype).contiguous() for key, value in tensors.items()}
+        return {key: as_stored(value, dtype) for key, value in tensors.items()}
 
     save_file(stored(encoder_tensors(model)), folder / "model.safetensors", {"format": "pt"})
     save_file(stored(head_tensors(model)), folder / "heads.safetensors", {"format": "pt"})

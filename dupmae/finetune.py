@@ -24,7 +24,12 @@ from dupmae.card import Card
 from dupmae.checkpoint import load_model, save_model
 from dupmae.errors import UsageError
 from dupmae.heads import HeadSettings
-from dupmae.initialise import fit_cls_projection, fit_mlm_head, set_query_weights
+from dupmae.initialise import (
+    fit_cls_projection,
+    fit_mlm_head,
+    set_neighbours,
+    set_query_weights,
+)
 from dupmae.model import DupMAE
 from dupmae.probe import probe_pairs
 from dupmae.processes import resolve_device
@@ -293,6 +298,7 @@ class FinetuneTask:
         if teacher is not None:
             fit_cls_projection(self._model, self._tokens, texts, length, teacher)
         set_query_weights(self._model, lexical, self._config.loss.lexical_scale)
+        set_neighbours(self._model, self._tokens)
 
 
 def _chunk_ids(chunk: _Chunk, batch: Batch) -> list[list[int]]:

@@ -65,10 +65,10 @@ def build_pool(hidden_size: int, head_VD: NDArray[Any] | None = None) -> Graph:
     """Return the graph from there to the maxima over tokens.
 
     Inputs: `states` (B, L, D); `silent` (B, L, 1), `MASKED` for tokens that do not vote and else
-    0; without a vocabulary `own` (B, N, D), the word embeddings of each text's own terms.
+    0; without a vocabulary `wanted` (B, N, D), word embeddings of the terms wanted of each text.
 
-    Outputs: `logits`, the maxima over the votes without their biases, of each text's own terms
-    (B, N), or of the vocabulary (B, V).
+    Outputs: `logits`, the maxima over the votes without their biases, of the wanted terms (B, N),
+    or of the vocabulary (B, V).
 
     Args:
         hidden_size: D.
@@ -80,8 +80,8 @@ def build_pool(hidden_size: int, head_VD: NDArray[Any] | None = None) -> Graph:
     if head_VD is not None:
         graph.output("logits", _pool_vocabulary(graph, states_BLD, silent_BL1, head_VD))
     else:
-        own_BND = graph.input("own", "float32", ["B", "N", hidden_size])
-        logits_BLN = graph.add("FusedMatMul", [states_BLD, own_BND], {"transB": 1}, domain=FUSED)
+        wanted_BND = graph.input("wanted", "float32", ["B", "N", hidden_size])
+        logits_BLN = graph.add("FusedMatMul", [states_BLD, wanted_BND], {"transB": 1}, domain=FUSED)
         graph.output("logits", _maximum(graph, logits_BLN, silent_BL1))
     return graph
 

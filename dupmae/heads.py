@@ -36,6 +36,9 @@ class HeadSettings:
     """Give such terms to documents too, and not to queries alone."""
     k_expansion: int = 64
     """Most of them that a query gets, the heaviest."""
+    k_neighbours: int = 0
+    """How many terms each of a text's own may bring, those of the nearest word embeddings; 0: any
+    term of the vocabulary may come."""
     frequency_k1: float = 0.0
     """BM25's k1: how slowly a document's weight saturates with a term's frequency; 0: at once."""
     frequency_b: float = 0.4
@@ -87,6 +90,7 @@ _LARGEST = 1e30
 _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
     (("dense_dim", "k_document", "k_query", "k_expansion"), 1, math.inf),
     (("max_document_length", "max_query_length"), 3, math.inf),  # room for one token
+    (("k_neighbours",), 0, math.inf),
     (("expansion", "frequency_b"), 0, 1),
     (("frequency_k1", "frequency_length", "corpus_idf"), 0, _LARGEST),
     (("dense_weight", "sparse_weight", "feedback"), 0, _LARGEST),

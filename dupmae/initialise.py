@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dupmae.errors import UsageError
 from dupmae.model import DupMAE, activate
 from dupmae.teachers import DenseTeacher, LexicalTeacher
 from dupmae.tokens import Tokens
@@ -111,6 +112,30 @@ def set_query_weights(model: DupMAE, lexical: LexicalTeacher, gain: float) -> No
     model.query_log_gain.weight.zero_()
     own_weight = float(activate(torch.tensor(OWN_LOGIT), model.heads.activation))
     model.query_log_gain.bias.fill_(math.log(gain / own_weight))
+
+
+@torch.no_grad()
+def set_neighbours(model: DupMAE, tokens: Tokens) -> None:
+    """Let each term bring those whose centred word embeddings are nearest to its own, by cosine.
+
+    Raises:
+        UsageError: if the vocabulary is too small for that.
+    """
+    if model.term_neighbours is None:
+        return
+    size, k = tokens.vocabulary_size, model.heads.k_neighbours
+    is_term = tokens.ordinary(torch.arange(size, device=tokens.device))
+    if is_term.sum() <= k:
+        raise UsageError(
+            f"k_neighbours must be less than the {int(is_term.sum())} terms, found {k}"
+        )
+    embeddings = model.word_embeddings.weight[:size]
+    directions = functional.normalize(embeddings - embeddings[is_term].mean(0), dim=1)
+    for terms in torch.nonzero(is_term)[:, 0].split(1024):
+        cosines = directions[terms] @ directions.T
+        cosines[:, ~is_term] = -torch.inf
+        cosines[torch.arange(len(terms)), terms] = -torch.inf
+        model.term_neighbours[terms] = cosines.topk(k, dim=1).indices.int()
 
 
 def _token_states(

@@ -88,6 +88,12 @@ class DupMAE(nn.Module):
         self.training_idf: nn.Parameter | None = None
         if heads.corpus_idf:
             self.training_idf = nn.Parameter(torch.ones(config.vocab_size), requires_grad=False)
+        self.term_neighbours: nn.Parameter | None = None
+        if heads.k_neighbours:
+            # Until it is set a term's only neighbour is itself.
+            table_VK = torch.arange(config.vocab_size, dtype=torch.int32).unsqueeze(1)
+            table_VK = table_VK.repeat(1, heads.k_neighbours)
+            self.term_neighbours = nn.Parameter(table_VK, requires_grad=False)
         nn.init.normal_(self.cls_projection.weight, std=config.initializer_range)
         if heads.dense_dim == config.hidden_size:
             nn.init.eye_(self.cls_projection.weight)
@@ -153,6 +159,25 @@ class DupMAE(nn.Module):
         logits_BLV = self.transform(hidden_BLD) @ weight_VD.T
         logits_BLV = logits_BLV.masked_fill(~voting_BL.unsqueeze(-1), NEVER)
         return logits_BLV.amax(dim=1) + bias_V
+
+    def may_expand(self, input_ids_BL: Tensor, voting_BL: Tensor, terms_V: Tensor) -> Tensor:
+        """Return which terms (B, V) a text may get that are not its own: neighbours of these.
+
+        Args:
+            input_ids_BL: the texts' tokens.
+            voting_BL: bool, those that take part.
+            terms_V: ids of the columns.
+        """
+        size = len(self.word_embeddings.weight)
+        if self.term_neighbours is None:
+            return torch.ones_like(terms_V, dtype=torch.bool).expand(len(input_ids_BL), -1)
+        neighbours_BLK = self.term_neighbours[input_ids_BL].long()
+        # A token that does not vote brings nothing but itself, which is no term.
+        neighbours_BLK = torch.where(
+            voting_BL.unsqueeze(-1), neighbours_BLK, input_ids_BL.unsqueeze(-1)
+        )
+        near_BV = torch.zeros(len(input_ids_BL), size, dtype=torch.bool, device=terms_V.device)
+        return near_BV.scatter(1, neighbours_BLK.flatten(1), True)[:, terms_V]
 
     def weigh_query(
         self,

@@ -1,7 +1,7 @@
 """The maximum over a text's tokens of each term's logit, without a (B, L, V) tensor.
 
 About half of all inference FLOPs are this projection onto the vocabulary. It is done in pieces
-that stay in cache, and only for a text's own terms where no others are wanted.
+that stay in cache, and where only some terms are wanted, of these alone.
 
 Shapes: T tokens of several texts below one another, B texts, D hidden, V vocabulary, N own terms.
 """
@@ -25,9 +25,7 @@ SMALLEST_CHUNK = 256
 """Terms in a chunk at least: narrower products waste the time of starting them."""
 
 
-def pool_own_terms(
-    states_TD: Tensor, terms_N: Tensor, head_VD: Tensor, head_bias_V: Tensor
-) -> Tensor:
+def pool_terms(states_TD: Tensor, terms_N: Tensor, head_VD: Tensor, head_bias_V: Tensor) -> Tensor:
     """Return the maximum logit (N,) of the given terms over the tokens of one text.
 
     Args:

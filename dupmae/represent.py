@@ -94,6 +94,9 @@ def represent(
     weights_BV = activate(logits_BV, model.heads.activation)
     weights_BV = weights_BV.masked_fill(~voting_BL.any(dim=1, keepdim=True), 0.0)
     counts_BV = vocabulary.count(input_ids_BL)
+    if model.heads.expands(as_query=as_query):
+        near_BV = model.may_expand(input_ids_BL, voting_BL, vocabulary.terms)
+        weights_BV = weights_BV.masked_fill((counts_BV == 0) & ~near_BV, 0.0)
     if as_query:
         weights_BV = model.weigh_query(weights_BV, counts_BV, cls_BD, vocabulary.terms)
     else:

@@ -33,7 +33,7 @@ class Reading(NamedTuple):
     """(P,), not normalised."""
     log_gain: float
     terms: Int64
-    """(n,) strictly increasing: the text's own, or all of a logit above 0."""
+    """(n,) strictly increasing: the text's own, and with expansion others that it may get."""
     logits: Float32
     """(n,) maxima over the tokens that vote."""
     counts: Int64
@@ -62,8 +62,9 @@ class Network:
         """As stored, often in float16: only what a batch looks up becomes float32."""
         self._reader = _Session(build_reader(model.body, heads, weights))
         width = self._words_VD.shape[1]
-        self._pool_own = _Session(build_pool(width))
-        if heads.expansion:
+        self._pool_given = _Session(build_pool(width))
+        self._neighbours_VK = weights.get("term_neighbours")
+        if heads.expansion and self._neighbours_VK is None:
             head_VD = self._words_VD[: self.vocabulary_size]
             self._pool_all = _Session(build_pool(width, head_VD))
         places_LD = weights["lm.bert.embeddings.position_embeddings.weight"].astype(np.float32)
@@ -97,7 +98,13 @@ class Network:
             inputs["padding"] = _masked(padding_BL)[:, None]
         dense_BP, log_gain_B1, states_BLD = self._reader.run(inputs, "dense", "log_gain", "states")
         inputs = {"states": states_BLD, "silent": _masked(~votes_BL)[:, :, None]}
-        terms = self._all_terms(inputs, own) if expands else self._own_terms(inputs, own)
+        wanted: list[Int64] | None = [terms for terms, _ in own]
+        if expands:
+            wanted = self._with_neighbours(wanted)
+        if wanted is None:
+            terms = self._all_terms(inputs, own)
+        else:
+            terms = self._given_terms(inputs, own, wanted)
         return [
             Reading(dense_P, float(gain) + self._log_gain, *of_text, int(counts.sum()))
             for dense_P, gain, of_text, (_, counts) in zip(
@@ -105,13 +112,17 @@ class Network:
             )
         ]
 
-    def _own_terms(self, inputs: dict[str, Any], own: Sequence[_Counts]) -> list[_Pooled]:
-        inputs["own"] = self._look_up([terms for terms, _ in own])
-        (logits_BN,) = self._pool_own.run(inputs, "logits")
-        return [
-            (terms, logits_N[: len(terms)] + self._bias_V[terms], counts)
-            for logits_N, (terms, counts) in zip(logits_BN, own, strict=True)
-        ]
+    def _given_terms(
+        self, inputs: dict[str, Any], own: Sequence[_Counts], wanted: Sequence[Int64]
+    ) -> list[_Pooled]:
+        inputs["wanted"] = self._look_up(wanted)
+        (logits_BN,) = self._pool_given.run(inputs, "logits")
+        pooled = []
+        for logits_N, terms, (own_terms, own_counts) in zip(logits_BN, wanted, own, strict=True):
+            counts_N = np.zeros(len(terms), dtype=np.int64)
+            counts_N[np.searchsorted(terms, own_terms)] = own_counts
+            pooled.append((terms, logits_N[: len(terms)] + self._bias_V[terms], counts_N))
+        return pooled
 
     def _all_terms(self, inputs: dict[str, Any], own: Sequence[_Counts]) -> list[_Pooled]:
         (logits_BV,) = self._pool_all.run(inputs, "logits")
@@ -124,6 +135,16 @@ class Network:
             terms = np.flatnonzero((logits_V > 0) & self._votes_V[: self.vocabulary_size])
             pooled.append((terms, logits_V[terms], counts_V[terms]))
         return pooled
+
+    def _with_neighbours(self, own: Sequence[Int64]) -> list[Int64] | None:
+        """Return each text's terms and those that they may bring; None if that may be any."""
+        if self._neighbours_VK is None:
+            return None
+        wanted = []
+        for own_N in own:
+            terms = np.union1d(own_N, self._neighbours_VK[own_N])
+            wanted.append(terms[self._votes_V[terms]])
+        return wanted
 
     def _look_up(self, terms: Sequence[Int64]) -> Float32:
         """Return the terms' word embeddings (B, N, D); rows are padded with those of term 0."""

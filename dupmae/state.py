@@ -27,6 +27,12 @@ def head_tensors(model: DupMAE) -> dict[str, Tensor]:
     }
 
 
+def as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a parameter on the CPU in the type that it is saved in; whole numbers stay as is."""
+    stored = tensor.detach().cpu()
+    return (stored.to(dtype) if stored.is_floating_point() else stored).contiguous()
+
+
 def model_seal(
     model: DupMAE, tokenizer: PreTrainedTokenizerFast, *, dtype: torch.dtype = torch.float32
 ) -> str:
@@ -49,4 +55,4 @@ def model_seal(
 def _weights(model: DupMAE, dtype: torch.dtype) -> Iterator[tuple[str, Float32]]:
     # named_parameters yields the tied decoder once, under its embeddings' name.
     for name, tensor in sorted(model.named_parameters()):
-        yield name, tensor.detach().cpu().to(dtype).float().contiguous().numpy()
+        yield name, as_stored(tensor, dtype).float().numpy()

@@ -69,6 +69,8 @@ class BodyShape:
             shapes["cls_attention.key.weight"] = (hidden, hidden)
         if heads.corpus_idf:
             shapes["training_idf"] = (self.vocab_size,)
+        if heads.k_neighbours:
+            shapes["term_neighbours"] = (self.vocab_size, heads.k_neighbours)
         return dict(sorted(shapes.items()))
 
 

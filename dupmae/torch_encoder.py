@@ -29,7 +29,7 @@ from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
 from dupmae.inputs import batches
 from dupmae.model import DupMAE, activate, term_factors
-from dupmae.pooling import pool_own_terms, pool_vocabulary
+from dupmae.pooling import pool_terms, pool_vocabulary
 from dupmae.processes import resolve_device
 from dupmae.state import model_seal
 from dupmae.term_weights import top_terms
@@ -202,11 +202,10 @@ class TorchEncoder(BaseEncoder):
         lengths = voting_BL.sum(dim=1).tolist()
         places = [place for place, length in enumerate(lengths) if length]
         own = [self._own_terms(ids[place]) for place in places]
-        pooled = self._pool(
-            states_TD,
-            [lengths[place] for place in places],
-            None if expands else [terms for terms, _ in own],
-        )
+        wanted: list[Tensor] | None = [terms for terms, _ in own]
+        if expands:
+            wanted = self._with_neighbours(wanted)
+        pooled = self._pool(states_TD, [lengths[place] for place in places], wanted)
         for place, (own_N, count_N), (terms, logits) in zip(places, own, pooled, strict=True):
             counts = count_N
             if terms is not own_N:
@@ -241,8 +240,19 @@ class TorchEncoder(BaseEncoder):
         terms, counts = torch.tensor(ordinary, device=self._device).unique(return_counts=True)
         return terms, counts.float()
 
+    def _with_neighbours(self, own: Sequence[Tensor]) -> list[Tensor] | None:
+        """Return each text's terms and those that they may bring; None if that may be any."""
+        neighbours_VK = self._model.term_neighbours
+        if neighbours_VK is None:
+            return None
+        wanted = []
+        for own_N in own:
+            terms = torch.cat([own_N, neighbours_VK[own_N].flatten().long()]).unique()
+            wanted.append(terms[self._is_term_V[terms]])
+        return wanted
+
     def _pool(
-        self, states_TD: Tensor, lengths: Sequence[int], own: Sequence[Tensor] | None
+        self, states_TD: Tensor, lengths: Sequence[int], wanted: Sequence[Tensor] | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield terms of each text, strictly increasing, with their max-pooled logits.
 
@@ -251,9 +261,9 @@ class TorchEncoder(BaseEncoder):
         head_VD, bias_V = self._model.vocabulary_head()
         if not lengths:
             return
-        if own is not None:
-            for states_LD, own_N in zip(states_TD.split(list(lengths)), own, strict=True):
-                yield own_N, pool_own_terms(states_LD, own_N, head_VD, bias_V)
+        if wanted is not None:
+            for states_LD, terms_N in zip(states_TD.split(list(lengths)), wanted, strict=True):
+                yield terms_N, pool_terms(states_LD, terms_N, head_VD, bias_V)
             return
         size = self.vocabulary_size  # some models pad their vocabulary with rows without a text
         for logits_V in pool_vocabulary(states_TD, lengths, head_VD[:size], bias_V[:size]):

@@ -31,6 +31,7 @@ from dupmae.types import CorpusStatistics, Document
 
 HEADS: dict[str, object] = {
     "dense_dim": 32, "cls_attention": True, "corpus_idf": 1.0, "normalize_query_terms": True,
+    "expand_documents": False, "k_neighbours": 3,
 }  # fmt: skip
 SMALL = {
     "pretrain.batch_size": 8,
@@ -234,9 +235,12 @@ def test_with_the_corpus_idf_in_its_weights_a_model_scores_the_corpus_as_before(
     ids = [set(text) for text in tiny_tokenizer()(texts)["input_ids"]]
     frequency = [sum(term in own for own in ids) for term in range(len(VOCABULARY))]
     statistics = CorpusStatistics(len(texts), np.array(frequency))
-    changed = load_model(start)
+    # Which terms of the corpus expand a query is known to search alone.
+    own_terms = replace(tiny_model(**HEADS).heads, expansion=0.0)
+    changed = load_model(start, heads=own_terms)
     take_in_idf(changed, texts)
-    before, after = Encoder.load(start), TorchEncoder(changed.model, changed.tokenizer, "changed")
+    before = Encoder.load(start, settings={"expansion": 0.0})
+    after = TorchEncoder(changed.model, changed.tokenizer, "changed")
     queries = ["ba be", "ma mi pa", "za"]
     expected = before.encode_queries(queries, statistics).sparse
     found = after.encode_queries(queries, statistics).sparse

@@ -24,11 +24,16 @@ from dupmae.errors import CheckpointError, UsageError
 from dupmae.folder import shipped_model
 from dupmae.heads import HeadSettings
 from dupmae.model import DupMAE
+from dupmae.stored import read_model
 
 Tensors = dict[str, Tensor]
 NO_MLM_HEAD = ("MLM head transform (random until fitted)", "MLM head bias (zero)")
 NO_HEADS = ("W_cls (identity)", "query term weights (all one)", "query gain (always one)")
-NO_OPTIONS = ("[CLS] attention (the mean of all states)", "idf of the training text (all one)")
+NO_OPTIONS = (
+    "[CLS] attention (the mean of all states)",
+    "idf of the training text (all one)",
+    "neighbours of terms (none)",
+)
 GAIN = ("query_log_gain.weight", "query_log_gain.bias")
 BODY = "bert."
 
@@ -71,7 +76,7 @@ def all_parameters(model: DupMAE) -> Tensors:
 
 
 def with_options() -> DupMAE:
-    return tiny_model(cls_attention=True, corpus_idf=0.5)
+    return tiny_model(cls_attention=True, corpus_idf=0.5, k_neighbours=3)
 
 
 @pytest.fixture
@@ -105,7 +110,8 @@ def test_a_folder_from_before_the_optional_heads_lacks_them_and_says_so(tmp_path
     save_model(with_options(), tiny_tokenizer(), tmp_path / "m", name="old")
     heads = tmp_path / "m" / "heads.safetensors"
     tensors = load_file(heads)
-    old = {n: t for n, t in tensors.items() if not n.startswith(("cls_attention", "training_idf"))}
+    options = ("cls_attention", "training_idf", "term_neighbours")
+    old = {n: t for n, t in tensors.items() if not n.startswith(options)}
     assert old.keys() == {"cls_projection.weight", "query_term_weight", *GAIN}
     save_file(old, heads)
     with caplog.at_level(logging.WARNING, "dupmae.checkpoint"):
@@ -115,15 +121,18 @@ def test_a_folder_from_before_the_optional_heads_lacks_them_and_says_so(tmp_path
     model = loaded.model
     assert model.training_idf is not None
     assert (model.training_idf == 1).all()
+    assert model.term_neighbours is not None
+    own = torch.arange(len(VOCABULARY)).unsqueeze(1)
+    assert (model.term_neighbours == own).all()
     states, mask = torch.randn(2, 5, 32), torch.ones(2, 5)
     torch.testing.assert_close(model.cls_state(states, mask), states.mean(dim=1))
 
 
 def test_optional_heads_can_be_asked_of_a_folder_without_them(saved):
-    heads = replace(tiny_model().heads, cls_attention=True, corpus_idf=0.5)
+    heads = with_options().heads
     assert load_model(saved, heads=heads).missing == NO_OPTIONS
-    only_idf = replace(heads, cls_attention=False)
-    assert load_model(saved, heads=only_idf).missing == NO_OPTIONS[1:]
+    only_idf = replace(heads, cls_attention=False, k_neighbours=0)
+    assert load_model(saved, heads=only_idf).missing == NO_OPTIONS[1:2]
 
 
 def test_the_decoder_of_a_loaded_model_is_its_word_embeddings(saved):
@@ -138,6 +147,15 @@ def test_hugging_face_opens_a_saved_folder_without_a_key_to_spare(saved):
     ids = torch.tensor([[2, 5, 9, 3]])
     torch.testing.assert_close(model.eval()(ids).logits, expected(ids).logits, rtol=0, atol=1e-6)
     assert AutoTokenizer.from_pretrained(saved)("ba be").input_ids == [2, 5, 6, 3]
+
+
+def test_neighbours_stay_whole_numbers_in_half_precision(tmp_path):
+    model = with_options()
+    table = torch.full_like(model.term_neighbours, 2049)  # which float16 does not know
+    model.term_neighbours = torch.nn.Parameter(table, requires_grad=False)
+    save_model(model, tiny_tokenizer(), tmp_path / "h", name="h", dtype=torch.float16)
+    assert torch.equal(load_model(tmp_path / "h").model.term_neighbours, table)
+    assert read_model(tmp_path / "h").weights["term_neighbours"].tolist() == table.tolist()
 
 
 def test_half_precision_is_stored_in_16_bits_and_loaded_in_32(tmp_path):

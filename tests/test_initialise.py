@@ -11,12 +11,14 @@ import torch
 from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
 
 from dupmae.checkpoint import save_model
+from dupmae.errors import UsageError
 from dupmae.initialise import (
     LINEAR_REGION,
     OWN_LOGIT,
     _ridge,
     fit_cls_projection,
     fit_mlm_head,
+    set_neighbours,
     set_query_weights,
 )
 from dupmae.model import DupMAE
@@ -181,3 +183,33 @@ def test_ridge_solves_the_normal_equations(intercept: bool) -> None:
 def _teacher(tmp_path: Path) -> DenseTeacher:
     save_model(tiny_model(), tiny_tokenizer(), tmp_path / "teacher", name="teacher")
     return DenseTeacher(tmp_path / "teacher", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_neighbours_are_the_nearest_terms_by_centred_embeddings(k: int) -> None:
+    model = tiny_model(k_neighbours=k)
+    set_neighbours(model, tokens())
+    embeddings = model.word_embeddings.weight.detach().numpy()
+    special = set(tiny_tokenizer().all_special_ids)
+    terms = [term for term in range(len(VOCABULARY)) if term not in special]
+    directions = embeddings - embeddings[terms].mean(0)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    assert model.term_neighbours is not None
+    for term, found in enumerate(model.term_neighbours.tolist()):
+        others = sorted(
+            (other for other in terms if other != term),
+            key=lambda other: -float(directions[term] @ directions[other]),
+        )
+        assert found == ([term] * k if term in special else others[:k])
+
+
+def test_a_vocabulary_too_small_for_the_neighbours_is_refused() -> None:
+    count = len(VOCABULARY) - len(tiny_tokenizer().all_special_ids)
+    with pytest.raises(UsageError, match=f"less than the {count} terms, found {count}"):
+        set_neighbours(tiny_model(k_neighbours=count), tokens())
+
+
+def test_without_the_setting_there_are_no_neighbours() -> None:
+    model = tiny_model()
+    set_neighbours(model, tokens())
+    assert model.term_neighbours is None

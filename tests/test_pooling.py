@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dupmae import pooling
-from dupmae.pooling import pool_own_terms, pool_vocabulary
+from dupmae.pooling import pool_terms, pool_vocabulary
 
 LENGTHS = [1, 5, 3]
 
@@ -50,6 +50,6 @@ def test_chunk_sizes_do_not_change_the_pool(states, head, monkeypatch, at_once, 
 
 def test_own_terms_have_the_vocabulary_pools_logits(states, head):
     terms = torch.tensor([0, 3, 699])
-    own = pool_own_terms(states[1:6], terms, *head)
+    own = pool_terms(states[1:6], terms, *head)
     whole = pool_vocabulary(states, LENGTHS, *head)
     torch.testing.assert_close(own, whole[1, terms], rtol=0, atol=1e-6)

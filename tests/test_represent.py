@@ -54,6 +54,8 @@ def slow_weights(model: DupMAE, ids: list[int], terms: list[int], *, as_query: b
             if token >= SPECIAL
         ]
         weight = math.log1p(max(max(logits), 0.0)) if logits else 0.0
+        if model.term_neighbours is not None and term not in own:
+            weight *= any(term in model.term_neighbours[token].tolist() for token in own)
         weights.append(weight)
     is_own = [term in own for term in terms]
     if as_query:
@@ -99,6 +101,7 @@ SETTINGS = [
     {"expansion": 0.3, "frequency_k1": 2.0, "frequency_b": 1.0, "frequency_length": 3.0},
     {"expansion": 0.3, "cls_attention": True, "corpus_idf": 1.0},
     {"expansion": 0.5, "k_expansion": 3, "expand_documents": False},
+    {"expansion": 0.5, "k_neighbours": 7},
 ]
 
 

@@ -33,6 +33,7 @@ CHANGED = {
     "expansion": 0.5,
     "expand_documents": False,
     "k_expansion": 21,
+    "k_neighbours": 3,
     "frequency_k1": 0.9,
     "frequency_b": 0.5,
     "frequency_length": 99.0,

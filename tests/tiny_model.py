@@ -61,4 +61,6 @@ def tiny_model(**settings: object) -> DupMAE:
                 torch.nn.init.normal_(parameter, std=0.05)
             elif name == "training_idf":
                 torch.nn.init.uniform_(parameter, 0.1, 8.0)
+            elif name == "term_neighbours":
+                parameter.data.random_(len(VOCABULARY))
     return model.eval()
