@@ -91,7 +91,8 @@ class DupMAE(nn.Module):
         self.term_neighbours: nn.Parameter | None = None
         if heads.k_neighbours:
             # Until it is set a term's only neighbour is itself.
-            table_VK = torch.arange(config.vocab_size, dtype=torch.int32).unsqueeze(1)
+            narrow = torch.int16 if config.vocab_size <= 2**15 else torch.int32
+            table_VK = torch.arange(config.vocab_size, dtype=narrow).unsqueeze(1)
             table_VK = table_VK.repeat(1, heads.k_neighbours)
             self.term_neighbours = nn.Parameter(table_VK, requires_grad=False)
         nn.init.normal_(self.cls_projection.weight, std=config.initializer_range)

@@ -98,9 +98,8 @@ class Network:
             inputs["padding"] = _masked(padding_BL)[:, None]
         dense_BP, log_gain_B1, states_BLD = self._reader.run(inputs, "dense", "log_gain", "states")
         inputs = {"states": states_BLD, "silent": _masked(~votes_BL)[:, :, None]}
-        wanted: list[Int64] | None = [terms for terms, _ in own]
-        if expands:
-            wanted = self._with_neighbours(wanted)
+        own_terms = [terms for terms, _ in own]
+        wanted = self._with_neighbours(own_terms) if expands else own_terms
         if wanted is None:
             terms = self._all_terms(inputs, own)
         else:

@@ -202,9 +202,8 @@ class TorchEncoder(BaseEncoder):
         lengths = voting_BL.sum(dim=1).tolist()
         places = [place for place, length in enumerate(lengths) if length]
         own = [self._own_terms(ids[place]) for place in places]
-        wanted: list[Tensor] | None = [terms for terms, _ in own]
-        if expands:
-            wanted = self._with_neighbours(wanted)
+        own_terms = [terms for terms, _ in own]
+        wanted = self._with_neighbours(own_terms) if expands else own_terms
         pooled = self._pool(states_TD, [lengths[place] for place in places], wanted)
         for place, (own_N, count_N), (terms, logits) in zip(places, own, pooled, strict=True):
             counts = count_N

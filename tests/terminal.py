@@ -55,6 +55,15 @@ class Terminal:
         before, _, self._shown = self._shown.partition(text)
         return before + text
 
+    def interrupt(self) -> None:
+        """Type ctrl-C, a moment after the last echo.
+
+        Python's readline notices a signal only while it waits for a key: one that comes while it
+        still shows the last one is noticed at the next key.
+        """
+        time.sleep(0.5)
+        self.type("\x03")
+
     def leave(self) -> int:
         """Type ctrl-D and return the exit code."""
         self.type("\x04")

@@ -91,14 +91,15 @@ def test_rows_differ_from_the_row_before_them_by_what_their_name_says(plan: Any)
     assert changed("code", "bow") == {"objective.decoder"}
 
 
-def test_heads_are_those_of_the_shipped_model_but_for_lengths_and_attention() -> None:
+def test_heads_are_those_of_the_shipped_model_but_for_few() -> None:
     own, shipped = (
         flat_config(load_config(ROOT / f"recipes/{name}/heads.toml", FinetuneConfig, {}).heads)
         for name in ("ablation", "dupmae-mini")
     )
     assert {key for key in own if own[key] != shipped[key]} <= {
         "cls_attention", "frequency_length", "k_document", "k_query", "max_document_length",
-        "max_query_length", "feedback",
+        "max_query_length", "feedback", "expansion", "expand_documents", "k_expansion",
+        "k_neighbours",
     }  # fmt: skip
 
 

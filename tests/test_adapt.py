@@ -241,7 +241,7 @@ def test_with_the_corpus_idf_in_its_weights_a_model_scores_the_corpus_as_before(
     take_in_idf(changed, texts)
     before = Encoder.load(start, settings={"expansion": 0.0})
     after = TorchEncoder(changed.model, changed.tokenizer, "changed")
-    queries = ["ba be", "ma mi pa", "za"]
+    queries = [" ".join(WORDS[place : place + 20]) for place in (0, 30, 60)]
     expected = before.encode_queries(queries, statistics).sparse
     found = after.encode_queries(queries, statistics).sparse
     np.testing.assert_array_equal(found.terms, expected.terms)

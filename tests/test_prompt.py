@@ -153,7 +153,9 @@ def test_the_prompt_answers_recalls_survives_ctrl_c_and_leaves_by_ctrl_d(folder:
         shown = screen.wait_for("search> ")
         assert "\x1b[" in shown
         assert "proven" in shown
-        screen.type("half a que\x03")
+        screen.type("half a que")
+        screen.wait_for("half a que")
+        screen.interrupt()
         screen.wait_for("search> ")
         screen.type(":k none\r")
         assert "Error: :k takes a whole number" in screen.wait_for("search> ")

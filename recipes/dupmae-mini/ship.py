@@ -27,17 +27,17 @@ RECIPE = """\
 The body is that of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), unchanged. Its heads are
 made in closed form, without a gradient step: [CLS] attends evenly to all tokens, which is the mean
 pooling that the body was trained for; the MLM head is a ridge regression of each token's own
-embedding on its last state; query term weights are idf, document weights know term frequency as
-BM25 does. `recipes/dupmae-mini` of the repository makes it in two minutes; `docs/encoder.md` there
+embedding on its last state, and also says which other terms join a query; query term weights are
+idf, document weights know term frequency as BM25 does. `recipes/dupmae-mini` of the repository makes it in two minutes; `docs/encoder.md` there
 says what training was tried and did not help yet."""
 
 SYSTEMS = ("hybrid", "no-feedback", "dense", "sparse")
 """Of a report, in the order of the card's columns."""
 
 LIMITS = """\
-English. Documents are read to 512 tokens, queries to 256; what follows is not seen. A text's
-terms are its own word pieces: there is no expansion, so the sparse part finds no synonyms (the
-dense part does)."""
+English. Documents are read to 512 tokens, queries to 256; what follows is not seen. A document's
+terms are its own word pieces. A query gets up to 32 more, which are related by how words are used,
+opposites among them ("increase", "decrease")."""
 
 
 def figures(reports: list[Path], encoder: TorchEncoder) -> str:
