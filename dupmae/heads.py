@@ -48,8 +48,8 @@ class HeadSettings:
     corpus_idf: float = 0.0
     """Power of (idf in the searched corpus ÷ idf in the training text) on a query's terms."""
     normalize_query_terms: bool = False
-    """Divide a query's sparse vector by its ℓ2 norm before the gain; with expansion its own terms
-    and the others first, each by their own, so that `expansion` is the others' share."""
+    """Divide a query's own terms by their ℓ2 norm before the gain, and those that expand it by
+    theirs, so that `expansion` is the length of the latter in units of the former."""
     k_document: int = 384
     """Terms kept of a document."""
     k_query: int = 64

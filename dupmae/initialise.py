@@ -135,7 +135,9 @@ def set_neighbours(model: DupMAE, tokens: Tokens) -> None:
         cosines = directions[terms] @ directions.T
         cosines[:, ~is_term] = -torch.inf
         cosines[torch.arange(len(terms)), terms] = -torch.inf
-        model.term_neighbours[terms] = cosines.topk(k, dim=1).indices.to(model.term_neighbours.dtype)
+        model.term_neighbours[terms] = cosines.topk(k, dim=1).indices.to(
+            model.term_neighbours.dtype
+        )
 
 
 def _token_states(

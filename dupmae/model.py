@@ -68,8 +68,7 @@ def expand_query(weights: Tensor, counts: Tensor, heads: HeadSettings) -> Tensor
     order = others.argsort(dim=1, descending=True, stable=True)
     others = others.scatter(1, order[:, heads.k_expansion :], 0.0)
     if heads.normalize_query_terms:
-        own, others = (functional.normalize(part, dim=1) for part in (own, others))
-        return functional.normalize(own + heads.expansion * others, dim=1)
+        own, others = functional.normalize(own, dim=1), functional.normalize(others, dim=1)
     return own + heads.expansion * others
 
 

@@ -69,7 +69,7 @@ def expand_query(weights: NDArray[Any], counts: Int64, heads: HeadSettings) -> N
     own, others = np.where(is_own, weights, 0), np.where(is_own, 0, weights)
     others[np.argsort(-others, kind="stable")[heads.k_expansion :]] = 0
     if heads.normalize_query_terms:
-        return unit(unit(own) + heads.expansion * unit(others))
+        own, others = unit(own), unit(others)
     return own + heads.expansion * others
 
 

@@ -137,8 +137,7 @@ def slow_query(
     expanding = {term: weights[term] for term in others[: heads.k_expansion]}
     if heads.normalize_query_terms:
         own, expanding = slow_unit(own), slow_unit(expanding)
-    weights = own | {term: w * heads.expansion for term, w in expanding.items()}
-    return slow_unit(weights) if heads.normalize_query_terms else weights
+    return own | {term: w * heads.expansion for term, w in expanding.items()}
 
 
 def slow_unit(weights: dict[int, float]) -> dict[int, float]:

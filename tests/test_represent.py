@@ -73,8 +73,6 @@ def slow_weights(model: DupMAE, ids: list[int], terms: list[int], *, as_query: b
             weight + model.heads.expansion * other
             for weight, other in zip(weights, others, strict=True)
         ]
-        if model.heads.normalize_query_terms:
-            weights = slow_unit(weights)
         gain = math.exp(float(model.query_log_gain(cls)))
         return [weight * gain for weight in weights]
     heads, own_counts = model.heads, [own.count(term) for term in terms]
