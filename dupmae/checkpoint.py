@@ -41,6 +41,7 @@ from dupmae.folder import (
 from dupmae.heads import HeadSettings
 from dupmae.model import DupMAE
 from dupmae.state import as_stored, encoder_tensors, head_tensors, model_seal
+from dupmae.stored import check_term_ids
 from dupmae.tokens import read_tokenizer
 from dupmae.weights import read_encoder_weights, read_pooler, read_tensors
 
@@ -122,7 +123,10 @@ def read_bert_config(folder: Path) -> BertConfig:
 def _read_heads(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
     path = folder / "heads.safetensors"
     if path.is_file():
-        return {name: tensor.float() for name, tensor in read_tensors(path).items()}, []
+        tensors = read_tensors(path)
+        if "term_neighbours" in tensors:
+            check_term_ids(folder, tensors["term_neighbours"].numpy())
+        return {name: tensor.float() for name, tensor in tensors.items()}, []
     if (folder / "dupmae.json").is_file():
         raise CheckpointError(f"{folder} has dupmae.json but no heads.safetensors; it is damaged")
     return read_pooler(folder)

@@ -161,7 +161,22 @@ def _read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
             )
         if not np.isfinite(found[name].sum(dtype=np.float64)):  # NaN and ∞ survive a sum
             raise CheckpointError(f"{folder}: {called} holds values that are not finite")
+    if "term_neighbours" in shapes:
+        check_term_ids(folder, found["term_neighbours"])
     return {name: found[name] for name in shapes}
+
+
+def check_term_ids(folder: Path, neighbours_VK: NDArray[Any]) -> None:
+    """Raise CheckpointError unless a model's neighbours (V, K) are term ids."""
+    size = len(neighbours_VK)
+    if (
+        neighbours_VK.dtype.kind not in "iu"
+        or not 0 <= neighbours_VK.min() <= (neighbours_VK.max()) < size
+    ):
+        raise CheckpointError(
+            f"{folder}: term_neighbours should hold term ids from 0 to {size - 1}, found "
+            f"{neighbours_VK.min()} to {neighbours_VK.max()} as {neighbours_VK.dtype}"
+        )
 
 
 def _read_file(folder: Path, name: str) -> dict[str, NDArray[Any]]:

@@ -35,7 +35,23 @@ def change_weights(path: Path, **values: np.ndarray | None) -> None:
     save_file({name: each for name, each in weights.items() if each is not None}, path)
 
 
-@pytest.mark.parametrize("settings", [{}, {"cls_attention": True, "corpus_idf": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "table",
+    [np.full((200, 3), -1, np.int16), np.full((200, 3), 200, np.int32), np.ones((200, 3))],
+    ids=["below 0", "above the vocabulary", "no whole numbers"],
+)
+@pytest.mark.parametrize("read", [read_model, load_model])
+def test_neighbours_must_be_term_ids(tmp_path, table, read):
+    folder = tmp_path / "tiny"
+    save_model(tiny_model(k_neighbours=3), tiny_tokenizer(), folder, name="tiny")
+    change_weights(folder / "heads.safetensors", term_neighbours=table)
+    with pytest.raises(CheckpointError, match=r"term ids from 0 to 199, found .* as (int|float)"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"cls_attention": True, "corpus_idf": 1.0, "k_neighbours": 3}], ids=str
+)
 def test_it_knows_every_weight_of_a_model_and_its_shape(tmp_path, settings):
     model = tiny_model(**settings)
     save_model(model, tiny_tokenizer(), tmp_path / "tiny", name="tiny")

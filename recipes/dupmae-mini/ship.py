@@ -28,8 +28,9 @@ The body is that of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), unchang
 made in closed form, without a gradient step: [CLS] attends evenly to all tokens, which is the mean
 pooling that the body was trained for; the MLM head is a ridge regression of each token's own
 embedding on its last state, and also says which other terms join a query; query term weights are
-idf, document weights know term frequency as BM25 does. `recipes/dupmae-mini` of the repository makes it in two minutes; `docs/encoder.md` there
-says what training was tried and did not help yet."""
+idf, document weights know term frequency as BM25 does. `recipes/dupmae-mini` of the repository
+makes it in two minutes; `docs/encoder.md` there says what training was tried and did not help
+yet."""
 
 SYSTEMS = ("hybrid", "no-feedback", "dense", "sparse")
 """Of a report, in the order of the card's columns."""
