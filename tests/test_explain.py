@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from fakes import FakeEncoder
 
+from dupmae.commands.display import Display
+from dupmae.commands.explain import explanation_text, take_apart
 from dupmae.engine import SearchEngine, TermMatch, build_index, explain
 from dupmae.errors import DataError, UsageError
 from dupmae.types import Document
@@ -45,6 +47,20 @@ def test_query_terms_that_the_document_lacks_are_listed(engine: SearchEngine) ->
     explanation = explain(engine, "ship whale captain captain", "b")
     rows = [(term.text, term.document_weight, term.product) for term in explanation.missing]
     assert rows == [(name("captain"), 0.0, 0.0), (name("whale"), 0.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("count", "rest"), [(10, ""), (11, " and 1 lighter"), (40, " and 30 lighter")]
+)
+def test_of_many_terms_that_a_document_lacks_the_heaviest_are_shown(
+    engine: SearchEngine, count: int, rest: str
+) -> None:
+    query = " ".join(f"unheard{number} " * (1 + number) for number in range(count))
+    shown = explanation_text(take_apart(engine, query, "b", 10, None), Display())
+    (lacking,) = [line for line in shown.splitlines() if "the document lacks" in line]
+    assert lacking.count("(") == 10
+    assert name(f"unheard{count - 1}") in lacking
+    assert lacking.endswith(f"){rest}")
 
 
 @pytest.mark.parametrize("doc_id", [document.doc_id for document in DOCUMENTS])

@@ -26,6 +26,9 @@ from dupmae.commands.snippets import passage_text, snippet_lines
 if TYPE_CHECKING:
     from dupmae.engine import Explanation, Filter, SearchEngine, Snippet
 
+LACKING_SHOWN = 10
+"""Of the terms that a document lacks; an expanded query has dozens, `--json` lists them all."""
+
 
 @click.command()
 @click.argument("query")
@@ -115,6 +118,11 @@ def explanation_text(taken: Explained, display: Display) -> str:
             for term in explanation.terms
         ]
     if explanation.missing:
-        absent = ", ".join(f"{term.text} ({term.query_weight:.4f})" for term in explanation.missing)
-        lines += display.paragraph(f"query terms that the document lacks: {absent}", indent="  ")
+        heaviest = explanation.missing[:LACKING_SHOWN]
+        absent = ", ".join(f"{term.text} ({term.query_weight:.4f})" for term in heaviest)
+        rest = len(explanation.missing) - len(heaviest)
+        more = f" and {rest} lighter" if rest else ""
+        lines += display.paragraph(
+            f"query terms that the document lacks: {absent}{more}", indent="  "
+        )
     return "\n".join(lines)
