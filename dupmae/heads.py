@@ -65,9 +65,14 @@ class HeadSettings:
     feedback: float = 0.0
     """β: how far a query is moved towards the documents that answer it best; 0 turns it off."""
 
+    @property
+    def document_expansion(self) -> float:
+        """`expansion` of documents; 0 if queries alone are expanded."""
+        return self.expansion if self.expand_documents else 0.0
+
     def expands(self, *, as_query: bool) -> bool:
         """Return whether a text gets terms that it does not contain."""
-        return self.expansion > 0 and (as_query or self.expand_documents)
+        return (self.expansion if as_query else self.document_expansion) > 0
 
     def __post_init__(self) -> None:
         if self.activation not in get_args(Activation):

@@ -40,8 +40,7 @@ def activate(logits: Tensor, activation: Activation) -> Tensor:
 def term_factors(counts: Tensor, lengths: Tensor, heads: HeadSettings) -> Tensor:
     """Return what a document's term weights are multiplied by, of the shape of `counts`.
 
-    That is for a term that does not occur `expansion`, or 0 if only queries are expanded, and for
-    one that does BM25's
+    That is `document_expansion` for a term that does not occur, and for one that does BM25's
     f = c·(k1 + 1) / (c + k1·(1 − b + b·length / usual length)), which is 1 if k1 = 0.
 
     Args:
@@ -51,8 +50,8 @@ def term_factors(counts: Tensor, lengths: Tensor, heads: HeadSettings) -> Tensor
     """
     k1, b = heads.frequency_k1, heads.frequency_b
     norm = k1 * (1 - b + b * lengths / heads.frequency_length)
-    others = heads.expansion if heads.expand_documents else 0.0
-    return torch.where(counts > 0, counts * (k1 + 1) / (counts + norm), others)
+    factors = counts * (k1 + 1) / (counts + norm)
+    return torch.where(counts > 0, factors, heads.document_expansion)
 
 
 def expand_query(weights: Tensor, counts: Tensor, heads: HeadSettings) -> Tensor:

@@ -6,7 +6,7 @@ Left out: tokens before it, term weights after it (`encoder.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,9 +169,9 @@ class _Session:
             graph.serialize(), options, providers=["CPUExecutionProvider"]
         )
 
-    def run(self, inputs: Mapping[str, Any], *outputs: str) -> list[Any]:
+    def run(self, inputs: dict[str, Any], *outputs: str) -> list[Any]:
         """Return the named outputs."""
-        found: list[Any] = self._session.run(list(outputs), dict(inputs))
+        found: list[Any] = self._session.run(list(outputs), inputs)
         return found
 
 

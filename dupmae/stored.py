@@ -168,14 +168,11 @@ def _read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
 
 def check_term_ids(folder: Path, neighbours_VK: NDArray[Any]) -> None:
     """Raise CheckpointError unless a model's neighbours (V, K) are term ids."""
-    size = len(neighbours_VK)
-    if (
-        neighbours_VK.dtype.kind not in "iu"
-        or not 0 <= neighbours_VK.min() <= (neighbours_VK.max()) < size
-    ):
+    size, least, most = len(neighbours_VK), neighbours_VK.min(), neighbours_VK.max()
+    if neighbours_VK.dtype.kind not in "iu" or least < 0 or most >= size:
         raise CheckpointError(
             f"{folder}: term_neighbours should hold term ids from 0 to {size - 1}, found "
-            f"{neighbours_VK.min()} to {neighbours_VK.max()} as {neighbours_VK.dtype}"
+            f"{least} to {most} as {neighbours_VK.dtype}"
         )
 
 

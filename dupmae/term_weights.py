@@ -21,7 +21,7 @@ def activate(logits: Float32, heads: HeadSettings) -> Float32:
 
 
 def document_factors(counts: Int64, length: int, heads: HeadSettings) -> NDArray[Any]:
-    """Return what weights are multiplied by: BM25's frequency, or for expansion its factor.
+    """Return what weights are multiplied by: BM25's frequency, or `document_expansion`.
 
     Args:
         counts: how often each term occurs in the document.
@@ -31,7 +31,7 @@ def document_factors(counts: Int64, length: int, heads: HeadSettings) -> NDArray
     k1, b = heads.frequency_k1, heads.frequency_b
     norm = k1 * (1 - b + b * length / heads.frequency_length)
     # Not in one np.where, which would divide 0 by 0 if k1 is 0.
-    factors = np.full(len(counts), heads.expansion if heads.expand_documents else 0.0)
+    factors = np.full(len(counts), heads.document_expansion)
     own = counts > 0
     factors[own] = counts[own] * (k1 + 1) / (counts[own] + norm)
     return factors
