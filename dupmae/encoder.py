@@ -45,7 +45,7 @@ from dupmae.types import (
     SparseVectors,
 )
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 """Padding included; each thread has such a batch at a time."""
 _Row = tuple[Int32, Float32]
 

@@ -1,8 +1,8 @@
 """The network as two ONNX graphs: a BERT body with [CLS]'s heads, and the maximum over tokens.
 
 They are `model.py` in ONNX Runtime's fused operators, made anew of a stored model whenever that is
-loaded. Left out: what is looked up by token id, which comes in, and the term weights that are made
-of what goes out; `encoder.py` does both.
+loaded. Left out: the tokens' embeddings, which come in (`runtime.py`), and the term weights, which
+are made of what goes out (`encoder.py`).
 
 Shapes: B texts, L tokens, D hidden, H attention heads of d = D / H, P dense dimensions, N terms of
 a text, V vocabulary, C of its terms at a time.
@@ -61,28 +61,28 @@ def build_reader(body: BodyShape, heads: HeadSettings, weights: Weights) -> Grap
     return graph
 
 
-def build_pool(hidden_size: int, head_VD: NDArray[Any] | None = None) -> Graph:
+def build_pool(head_VD: NDArray[Any], *, given: bool) -> Graph:
     """Return the graph from there to the maxima over tokens.
 
     Inputs: `states` (B, L, D); `silent` (B, L, 1), `MASKED` for tokens that do not vote and else
-    0; without a vocabulary `wanted` (B, N, D), word embeddings of the terms wanted of each text.
+    0; if terms are given `wanted` (B, N) int64, which ones of each text.
 
     Outputs: `logits`, the maxima over the votes without their biases, of the wanted terms (B, N),
     or of the vocabulary (B, V).
 
     Args:
-        hidden_size: D.
-        head_VD: the vocabulary's word embeddings, if all terms are wanted.
+        head_VD: the vocabulary's word embeddings, float16 or float32.
+        given: whether terms are given, or all are wanted.
     """
     graph = Graph()
-    states_BLD = graph.input("states", "float32", ["B", "L", hidden_size])
+    states_BLD = graph.input("states", "float32", ["B", "L", head_VD.shape[1]])
     silent_BL1 = graph.input("silent", "float32", ["B", "L", 1])
-    if head_VD is not None:
-        graph.output("logits", _pool_vocabulary(graph, states_BLD, silent_BL1, head_VD))
-    else:
-        wanted_BND = graph.input("wanted", "float32", ["B", "N", hidden_size])
+    if given:
+        wanted_BND = graph.look_up(head_VD, graph.input("wanted", "int64", ["B", "N"]))
         logits_BLN = graph.add("FusedMatMul", [states_BLD, wanted_BND], {"transB": 1}, domain=FUSED)
         graph.output("logits", _maximum(graph, logits_BLN, silent_BL1))
+    else:
+        graph.output("logits", _pool_vocabulary(graph, states_BLD, silent_BL1, head_VD))
     return graph
 
 

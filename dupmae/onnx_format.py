@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.types import Float32, Int64
+from dupmae.types import Int64
 
 IR_VERSION = 8
 OPSETS = {"": 17, "com.microsoft": 1}
 """Versions of the standard operators, and of those that ONNX Runtime adds."""
 
-_DTYPES = {"float32": 1, "int32": 6, "int64": 7}
+_DTYPES = {"float32": 1, "int32": 6, "int64": 7, "float16": 10}
 _EXTERNAL = 1
 
 
@@ -30,7 +30,7 @@ class Graph:
     """Operators in the order in which they are added, each with one result."""
 
     def __init__(self) -> None:
-        self.weights: dict[str, Float32] = {}
+        self.weights: dict[str, NDArray[Any]] = {}
         """What the runtime must be given beside the bytes."""
         self._nodes: list[bytes] = []
         self._constants: list[bytes] = []
@@ -44,8 +44,20 @@ class Graph:
 
     def weight(self, values: NDArray[Any]) -> str:
         """Add constants that are handed over in memory, as float32; return their name."""
+        return self._handed_over(np.ascontiguousarray(values, dtype=np.float32))
+
+    def look_up(self, table: NDArray[Any], rows: str) -> str:
+        """Add rows of a table that is handed over as it is, float16 or float32, as float32."""
+        name = self.add("Gather", [self._handed_over(np.ascontiguousarray(table)), rows])
+        return (
+            name
+            if table.dtype == np.float32
+            else self.add("Cast", [name], {"to": _DTYPES["float32"]})
+        )
+
+    def _handed_over(self, values: NDArray[Any]) -> str:
         name = f"weight{len(self.weights)}"
-        self.weights[name] = np.ascontiguousarray(values, dtype=np.float32)
+        self.weights[name] = values
         external = _field(13, _field(1, "location") + _field(2, "memory")) + _field(14, _EXTERNAL)
         self._constants.append(_tensor_header(name, self.weights[name]) + external)
         return name

@@ -61,12 +61,11 @@ class Network:
         self._words_VD = weights["lm.bert.embeddings.word_embeddings.weight"]
         """As stored, often in float16: only what a batch looks up becomes float32."""
         self._reader = _Session(build_reader(model.body, heads, weights))
-        width = self._words_VD.shape[1]
-        self._pool_given = _Session(build_pool(width))
+        self._pool_given = _Session(build_pool(self._words_VD, given=True))
         self._neighbours_VK = weights.get("term_neighbours")
         if heads.expansion and self._neighbours_VK is None:
             head_VD = self._words_VD[: self.vocabulary_size]
-            self._pool_all = _Session(build_pool(width, head_VD))
+            self._pool_all = _Session(build_pool(head_VD, given=False))
         places_LD = weights["lm.bert.embeddings.position_embeddings.weight"].astype(np.float32)
         self._places_LD = places_LD + weights["lm.bert.embeddings.token_type_embeddings.weight"][0]
         self._bias_V = weights["lm.cls.predictions.bias"].astype(np.float32)
@@ -114,7 +113,7 @@ class Network:
     def _given_terms(
         self, inputs: dict[str, Any], own: Sequence[_Counts], wanted: Sequence[Int64]
     ) -> list[_Pooled]:
-        inputs["wanted"] = self._look_up(wanted)
+        inputs["wanted"] = _padded(wanted)
         (logits_BN,) = self._pool_given.run(inputs, "logits")
         pooled = []
         for logits_N, terms, (own_terms, own_counts) in zip(logits_BN, wanted, own, strict=True):
@@ -141,16 +140,11 @@ class Network:
             return None
         wanted = []
         for own_N in own:
-            terms = np.union1d(own_N, self._neighbours_VK[own_N])
-            wanted.append(terms[self._votes_V[terms]])
+            wanted_V = np.zeros_like(self._votes_V)
+            wanted_V[own_N] = True
+            wanted_V[self._neighbours_VK[own_N]] = True
+            wanted.append(np.flatnonzero(wanted_V & self._votes_V))
         return wanted
-
-    def _look_up(self, terms: Sequence[Int64]) -> Float32:
-        """Return the terms' word embeddings (B, N, D); rows are padded with those of term 0."""
-        padded_BN = np.zeros((len(terms), max(1, *map(len, terms))), dtype=np.int64)
-        for row, own in zip(padded_BN, terms, strict=True):
-            row[: len(own)] = own
-        return self._words_VD[padded_BN].astype(np.float32)
 
 
 class _Session:
@@ -177,3 +171,11 @@ class _Session:
 
 def _masked(where: NDArray[np.bool_]) -> Float32:
     return np.where(where, np.float32(MASKED), np.float32(0))
+
+
+def _padded(rows: Sequence[Int64]) -> Int64:
+    """Return rows (B, N), the short ones padded with zeros; at least one column."""
+    padded_BN = np.zeros((len(rows), max(1, *map(len, rows))), dtype=np.int64)
+    for padded_N, row in zip(padded_BN, rows, strict=True):
+        padded_N[: len(row)] = row
+    return padded_BN

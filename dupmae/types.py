@@ -1,13 +1,14 @@
 """Records and protocols that cross packages; every record is frozen and checks itself when made.
 
-Data flows one way: texts → `Encoded` → one `Ranking` a store → fused `Ranking` → `SearchResult`.
+Data flows one way: texts → `Encoded` → one `Ranking` a store → fused `Ranking` → `SearchResult`
+(`results.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,44 +194,6 @@ class Passage:
     number: int
     start: int
     end: int
-
-
-class Hit(NamedTuple):
-    """One found document. `score` = w_d · `dense` + w_s · `sparse`, all float64 and exact.
-
-    `passage` is the one that scores so, the document's best; None where documents are not split.
-    A tuple, since an evaluation makes millions of them.
-    """
-
-    doc_id: str
-    score: float
-    dense: float
-    sparse: float
-    passage: Passage | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """The answer to one query.
-
-    `proven`: no document outside `hits` (and the pages before, if there are) can score more than
-    the last hit. `bound`: the most that a document which was not scored exactly can score (−inf if
-    all were scored). `depth`: the list length that both stores were read to, or how many documents
-    a scan (`dupmae.engine.scan`) left to score or `dupmae.engine.fast` scored. `terms`: the query's
-    terms (m,) and weights (m,) as they were searched for, those of feedback included.
-    """
-
-    query: str
-    hits: tuple[Hit, ...]
-    proven: bool
-    bound: float
-    depth: int
-    terms: tuple[Int32, Float32] | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def loss(self) -> float:
-        """The most by which a document that is missing can score above the last hit."""
-        return 0.0 if self.proven else self.bound - self.hits[-1].score
 
 
 class TextEncoder(Protocol):

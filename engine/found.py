@@ -8,7 +8,8 @@ from itertools import count
 
 from dupmae.engine.search import SearchEngine
 from dupmae.engine.snippets import Snippet, cut_snippets
-from dupmae.types import Document, Hit, SearchResult
+from dupmae.results import Hit, SearchResult
+from dupmae.types import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def look_up(
         with_snippets: whether to cut snippets.
     """
     view = engine.view
-    ordinals = view.documents.ordinals([hit.doc_id for hit in result.hits])
+    ordinals = view.documents.ordinals(list(result.hits.doc_ids))
     documents = view.documents.get(ordinals)
     snippets: Sequence[Snippet | None] = [None] * len(documents)
     if with_snippets:

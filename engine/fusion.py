@@ -245,8 +245,11 @@ def _score_new(
     queries: Encoded, query: int, forward: ForwardScorer, scored: _Scored, listing: Listing
 ) -> _Scored:
     """Score the listed documents that no earlier round scored, and add them."""
+    if not len(scored.ordinals):
+        first = np.sort(listing.ordinals)
+        return _Scored(first, *_score(queries, query, forward, first))
     new = np.setdiff1d(listing.ordinals, scored.ordinals, assume_unique=True)
-    dense, sparse = forward.score(queries.dense[query], *queries.sparse.row(query), new)
+    dense, sparse = _score(queries, query, forward, new)
     ordinals = np.concatenate([scored.ordinals, new])
     order = np.argsort(ordinals)
     return _Scored(
@@ -254,6 +257,12 @@ def _score_new(
         np.concatenate([scored.dense, dense])[order],
         np.concatenate([scored.sparse, sparse])[order],
     )
+
+
+def _score(
+    queries: Encoded, query: int, forward: ForwardScorer, ordinals: Int64
+) -> tuple[Float64, Float64]:
+    return forward.score(queries.dense[query], *queries.sparse.row(query), ordinals)
 
 
 def best_of_each(scores: Float64, owners: Int64) -> Int64:

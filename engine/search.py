@@ -19,7 +19,8 @@ from dupmae.engine.manifest import Manifest
 from dupmae.engine.view import View, ViewDocuments
 from dupmae.engine.weights import Weights
 from dupmae.errors import UsageError
-from dupmae.types import Encoded, Hit, SearchResult, SparseVectors, TextEncoder
+from dupmae.results import Hits, SearchResult
+from dupmae.types import Encoded, SparseVectors, TextEncoder
 
 QUERY_BLOCK = 64
 """Queries encoded and searched at once: enough for both to run at their batch speed."""
@@ -304,7 +305,7 @@ def _results(
         parts = (answer.ranking.scores, answer.dense, answer.sparse)
         scores, dense, sparse = (part[offset:].tolist() for part in parts)
         end = start + len(scores)
-        hits = tuple(map(Hit, ids[start:end], scores, dense, sparse, passages[start:end]))
+        hits = Hits(ids[start:end], scores, dense, sparse, passages[start:end])
         start = end
         results.append(SearchResult(query, hits, answer.proven, answer.bound, answer.depth, row))
     return results

@@ -23,15 +23,14 @@ from dupmae.engine.search import SearchEngine
 from dupmae.engine.view import View
 from dupmae.engine.weights import Weights
 from dupmae.errors import UsageError
+from dupmae.results import Hit, SearchResult
 from dupmae.types import (
     Bool,
     Document,
     Float32,
-    Hit,
     Int32,
     LocatingEncoder,
     Passage,
-    SearchResult,
     TermSpans,
     TextEncoder,
 )

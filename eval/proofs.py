@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dupmae.types import SearchResult
+from dupmae.results import SearchResult
 
 
 @dataclass(frozen=True, slots=True)

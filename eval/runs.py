@@ -71,7 +71,7 @@ def _step_values(steps: Int64) -> Float64:
 
 
 def run_lines(run: Run, tag: str = "dupmae") -> Iterator[str]:
-    """Yield the lines of a TREC run file, each with its line end.
+    """Yield the lines of a TREC run file, of each query that has answers as one string.
 
     Raises:
         DataError: if an id or the tag holds white space, which separates fields in that format.
@@ -82,9 +82,12 @@ def run_lines(run: Run, tag: str = "dupmae") -> Iterator[str]:
     for doc_id in {doc_id for ranking in run.values() for doc_id, _ in ranking}:
         _check_field("document id", doc_id)
     for query_id, ranking in run.items():
-        scores = falling_scores([score for _, score in ranking])
-        for rank, ((doc_id, _), score) in enumerate(zip(ranking, scores, strict=True), start=1):
-            yield f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n"
+        if ranking:
+            doc_ids, scores = zip(*ranking, strict=True)
+            ranks, written = map(str, range(1, len(ranking) + 1)), map(repr, falling_scores(scores))
+            fields = map(" ".join, zip(doc_ids, ranks, written, strict=True))
+            start, end = f"{query_id} Q0 ", f" {tag}\n"
+            yield start + (end + start).join(fields) + end
 
 
 def _check_field(what: str, value: str) -> None:

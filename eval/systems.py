@@ -14,7 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from dupmae.eval.runs import Ranked, Run, read_run
-from dupmae.types import Document, Ranking, SearchResult
+from dupmae.results import SearchResult
+from dupmae.types import Document, Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Weighted:
             list(queries.values()), k, **self.weights, mode=self.mode
         )
         run = {
-            query_id: [(hit.doc_id, hit.score) for hit in result.hits]
+            query_id: result.hits.ranked()
             for query_id, result in zip(queries, results, strict=True)
         }
         return Answers(run, tuple(results))

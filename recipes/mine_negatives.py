@@ -87,7 +87,7 @@ def mined_rows(
     while chunk := list(islice(remaining, QUERIES_AT_ONCE)):
         results = engine.search_batch([query.text for query in chunk], depth)
         for query, result in zip(chunk, results, strict=True):
-            others = [hit.doc_id for hit in result.hits if hit.doc_id not in query.relevant]
+            others = [doc_id for doc_id in result.hits.doc_ids if doc_id not in query.relevant]
             drawn = np.random.default_rng(query.number).permutation(len(others))[:negatives]
             hard = [_content(text) for text in _fetch(engine, [others[place] for place in drawn])]
             for text in _fetch(engine, query.relevant):

@@ -37,7 +37,8 @@ from dupmae.engine import (
     delete_matching,
     verify_index,
 )
-from dupmae.types import Document, Float64, SearchResult
+from dupmae.results import SearchResult
+from dupmae.types import Document, Float64
 
 WORDS = ("whale", "ship", "sea", "captain", "harpoon", "storm", "sail", "mast", "calm", "wind")
 CONTEXT = multiprocessing.get_context("fork")

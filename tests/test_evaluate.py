@@ -14,7 +14,7 @@ from dupmae.errors import DataError, UsageError
 from dupmae.eval import Collection, Recorded, Report, Weighted, evaluate, own_systems, read_run
 from dupmae.eval.proofs import Parts, Proofs
 from dupmae.eval.tables import report_table
-from dupmae.types import Hit, SearchResult
+from dupmae.results import Hit, Hits, SearchResult
 
 # Query text → document → (dense part, sparse part). The query "q2" is also a document.
 PARTS = {
@@ -56,7 +56,8 @@ class TableSearcher:
             hits.sort(key=lambda hit: -hit.score)
             proven = query == "fox" or dense_weight == 0 or k <= 10
             depth = 64 if query == "fox" else 100 + k
-            results.append(SearchResult(query, tuple(hits[:k]), proven, 0.0, depth))
+            columns = zip(*hits[:k], strict=True)
+            results.append(SearchResult(query, Hits(*columns), proven, 0.0, depth))
         return results
 
 
@@ -94,7 +95,7 @@ def test_proofs_are_those_of_the_first_system_at_k_and_at_ten() -> None:
 
 
 def test_depths_are_ones_that_occurred() -> None:
-    results = [SearchResult("q", (), True, 0.0, depth) for depth in range(1, 101)]
+    results = [SearchResult("q", Hits(), True, 0.0, depth) for depth in range(1, 101)]
     assert Proofs().joined(results).to_dict() == {
         "proven": 1.0,
         "median": 50,

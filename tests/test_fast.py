@@ -32,7 +32,8 @@ from dupmae.engine.lists import Listing
 from dupmae.engine.weights import Weights
 from dupmae.errors import UsageError
 from dupmae.indexes.hnsw import NearGraph
-from dupmae.types import Document, Encoded, Float32, SearchResult
+from dupmae.results import SearchResult
+from dupmae.types import Document, Encoded, Float32
 
 QUERIES = [f"w{n} w{n * 7 % 90} w{n * 3}" for n in range(20)]
 

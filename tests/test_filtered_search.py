@@ -22,7 +22,8 @@ from dupmae.engine import (
     verify_index,
 )
 from dupmae.errors import DataError, IndexMissingError, UsageError
-from dupmae.types import Document, SearchResult
+from dupmae.results import Hits, SearchResult
+from dupmae.types import Document
 
 WORDS = ["whale", "ship", "sea", "captain", "harpoon", "storm"]
 DOCUMENTS = [
@@ -111,7 +112,7 @@ def test_with_feedback_the_query_learns_from_what_matches(engine: SearchEngine) 
 def test_a_filter_that_matches_nothing_has_an_empty_proven_answer(engine: SearchEngine) -> None:
     for feedback in (0.0, 0.5):
         result = engine.search("whale", where="nothing exists", feedback=feedback)
-        assert result == SearchResult("whale", (), True, -np.inf, 0)
+        assert result == SearchResult("whale", Hits(), True, -np.inf, 0)
 
 
 def test_explain_ranks_among_what_matches_and_refuses_what_does_not(engine: SearchEngine) -> None:

@@ -20,6 +20,7 @@ TIERS = [
         "inputs",
         "onnx_format",
         "processes",
+        "results",
     },
     {"config", "folder", "locating", "model", "pooling", "seal", "term_weights", "texts"},
     {"base_encoder", "data", "masking", "neighbours", "packing", "stored", "tokens", "weights"},
@@ -38,9 +39,9 @@ TIERS = [
 """Modules of `dupmae/`; each imports from tiers above its own line only."""
 PACKAGES = {
     "indexes": {"errors", "files", "types", "indexes"},
-    "engine": {"errors", "files", "types", "indexes", "engine"},
-    "eval": {"errors", "files", "types", "eval"},
-    "dupmae/server": {"errors", "types", "engine", "server"},
+    "engine": {"errors", "files", "results", "types", "indexes", "engine"},
+    "eval": {"errors", "files", "results", "types", "eval"},
+    "dupmae/server": {"errors", "results", "types", "engine", "server"},
 }
 """What the other folders may import of `dupmae`."""
 NETWORK = {"torch", "transformers", "onnxruntime", "tokenizers", "safetensors", "huggingface_hub"}

@@ -66,6 +66,18 @@ def test_an_operator_of_another_domain_is_found_there():
     np.testing.assert_allclose(result, [[0.8413447, -0.1586553]], atol=1e-6)  # ±1 · Φ(±1)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_rows_of_a_table_become_float32_and_the_table_is_not_copied(dtype):
+    table = np.arange(12, dtype=dtype).reshape(4, 3) / 3
+    graph = Graph()
+    graph.output("result", graph.look_up(table, graph.input("rows", "int64", ["B", "N"])))
+    assert next(iter(graph.weights.values())) is table
+    rows = np.array([[3, 0], [1, 1]])
+    result = run(graph, {"rows": rows})
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, table[rows].astype(np.float32))
+
+
 def test_weights_are_handed_over_not_written():
     graph = Graph()
     graph.weight(np.ones((1000, 100)))

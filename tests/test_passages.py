@@ -35,7 +35,8 @@ from dupmae.engine.fusion import Stores, fuse_batch
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DataError, UsageError
 from dupmae.indexes.scores import dense_scores, sparse_scores
-from dupmae.types import CorpusStatistics, Document, Encoded, Hit, Passage, SparseVectors
+from dupmae.results import Hit
+from dupmae.types import CorpusStatistics, Document, Encoded, Passage, SparseVectors
 
 LENGTH = 12
 CHUNK = Chunk(4, 1)

@@ -81,8 +81,7 @@ def test_falling_scores_fall_in_both_precisions_and_stay_near(scores: list[float
 def test_a_line_has_the_six_fields_of_trec() -> None:
     run = {"q1": [("d2", 2.5), ("d1", 2.5)], "q2": []}
     assert list(run_lines(run, tag="mine")) == [
-        "q1 Q0 d2 1 2.5 mine\n",
-        f"q1 Q0 d1 2 {below(2.5)!r} mine\n",
+        f"q1 Q0 d2 1 2.5 mine\nq1 Q0 d1 2 {below(2.5)!r} mine\n"
     ]
 
 

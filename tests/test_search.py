@@ -18,8 +18,9 @@ from dupmae.engine import SearchEngine, build_index, read_manifest
 from dupmae.engine.manifest import write_manifest
 from dupmae.errors import IndexMissingError, SealError, UsageError
 from dupmae.indexes.forward import ForwardStore
+from dupmae.results import SearchResult
 from dupmae.torch_encoder import TorchEncoder
-from dupmae.types import CorpusStatistics, Document, SearchResult
+from dupmae.types import CorpusStatistics, Document
 
 WORDS = ["whale", "ship", "sea", "captain", "harpoon", "storm"]
 DOCUMENTS = [

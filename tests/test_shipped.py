@@ -14,8 +14,9 @@ from dupmae.engine import SearchEngine, Weights, build_index, read_corpus
 from dupmae.eval import evaluate, load_beir, own_systems
 from dupmae.folder import shipped_model
 from dupmae.indexes import top_k
+from dupmae.results import SearchResult
 from dupmae.torch_encoder import TorchEncoder
-from dupmae.types import CorpusStatistics, Document, SearchResult
+from dupmae.types import CorpusStatistics, Document
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from dupmae.eval.systems import (
     without_itself,
 )
 from dupmae.indexes.topk import top_k
-from dupmae.types import CorpusStatistics, Document, Encoded, Ranking, SearchResult
+from dupmae.results import SearchResult
+from dupmae.types import CorpusStatistics, Document, Encoded, Ranking
 
 
 class NoSearcher:

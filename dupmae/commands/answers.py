@@ -13,7 +13,7 @@ from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
     from dupmae.engine import FacetValue, Filter, Found, Key, SearchEngine
-    from dupmae.types import SearchResult
+    from dupmae.results import SearchResult
 
 FACET_VALUES = 10
 """Values of a facet that are shown; JSON has all."""

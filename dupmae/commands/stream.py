@@ -127,8 +127,7 @@ def _run_lines(
     texts = [query.text for query in queries]
     results = engine.search_batch(texts, request.k, where=request.where, mode=request.mode)
     run = {
-        query.query_id: [(hit.doc_id, hit.score) for hit in result.hits]
-        for query, result in zip(queries, results, strict=True)
+        query.query_id: result.hits.ranked() for query, result in zip(queries, results, strict=True)
     }
     return list(run_lines(run, tag))
 

@@ -20,7 +20,8 @@ from pydantic import BaseModel, Field
 from dupmae import __version__
 from dupmae.engine import Found, SearchEngine, TermMatch, explain, hit_fields, look_up
 from dupmae.errors import DupMAEError
-from dupmae.types import Passage, SearchResult
+from dupmae.results import SearchResult
+from dupmae.types import Passage
 
 LARGEST_K = 100
 LARGEST_OFFSET = 10_000

@@ -114,7 +114,7 @@ class ExactHybrid:
             }
         results = self._engine.search_batch(list(texts.values()), top_k)
         return {
-            query_id: _apart([(hit.doc_id, hit.score) for hit in result.hits])
+            query_id: _apart(result.hits.ranked())
             for query_id, result in zip(texts, results, strict=True)
         }
 

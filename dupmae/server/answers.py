@@ -22,9 +22,9 @@ from dupmae.engine import (
     manifest_fields,
     snippet,
 )
+from dupmae.results import SearchResult
 from dupmae.server import models
 from dupmae.server.indexes import ServedIndex
-from dupmae.types import SearchResult
 
 FACET_VALUES = 1000
 """Values of a facet that are sent, the most frequent ones."""
