@@ -15,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 # How long one example takes says more about a busy machine than about the code.
 settings.register_profile("dupmae", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
 settings.load_profile("dupmae")
 
 SHARED = Path(os.environ.get("DUPMAE_SHARED", Path(__file__).parents[1].parent / "shared"))

@@ -61,6 +61,7 @@ def test_a_corpus_without_words_is_refused() -> None:
         Bm25([Document("d", "the")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), [("nfcorpus", 0.304), ("cranfield", 0.316)])
 def test_figures_are_those_measured_before(shared_dir: Path, name: str, expected: float) -> None:
     collection = load_beir(shared_dir / "beir" / name)

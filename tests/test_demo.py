@@ -24,6 +24,7 @@ def documents() -> dict[str, Document]:
     return {document.doc_id: document for document in demo_documents()}
 
 
+@pytest.mark.slow
 def test_the_corpus_has_a_few_thousand_distinct_documents(documents: dict[str, Document]) -> None:
     assert 2500 < len(documents) < 8000
     assert list(documents) == sorted(documents)
@@ -61,6 +62,7 @@ def digest(documents: Iterable[Document]) -> str:
     return hashlib.sha256(repr(list(documents)).encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_corpus_and_runs_no_module_of_the_library(
     documents: dict[str, Document],
 ) -> None:

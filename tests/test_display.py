@@ -23,6 +23,7 @@ def test_a_paragraph_is_wrapped_to_the_width_with_its_indent() -> None:
     assert Display(24).paragraph("  ") == []
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60), st.integers(1, 12))
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_lost(text: str, width: int) -> None:
     lines = Display(width).paragraph(text)

@@ -148,6 +148,7 @@ def closing_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "library"),
     [

@@ -53,6 +53,7 @@ def assert_nothing_is_lost(found: list[Outcome], scenario: str) -> None:
             assert not any(said in outcome.error for said in UNTRUE_OF_A_NEW_STATE), outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["update", "delete", "where", "restore", "split-update"])
 def test_a_fault_at_some_calls_loses_nothing(shim: Path, tmp_path: Path, scenario: str) -> None:
     found = attempts(shim, tmp_path, scenario, "kill=4", "full=1", "fail=2")

@@ -57,6 +57,7 @@ def scores_of_all(documents, queries):
     return scores
 
 
+@pytest.mark.slow
 def test_its_bounds_hold_and_are_tight_on_thousands_of_documents(documents, folder):
     queries = skewed(20, 25, seed=1)
 
@@ -111,6 +112,7 @@ def test_documents_keep_their_order_in_however_many_parts_they_are_written(tmp_p
         assert np.all(ranking.scores >= score[ranking.ordinals])
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.data(), sparse_vectors(max_size=30), sparse_vectors(1, 3), st.integers(1, 35))
 def test_a_restricted_search_keeps_its_promise_to_the_allowed(
@@ -161,6 +163,7 @@ def test_many_threads_search_at_once_and_java_forgets_them(folder):
     assert threads.getThreadCount() <= before
 
 
+@pytest.mark.slow
 def test_two_indexes_searched_by_threads_at_once_give_each_its_own_answers(folder, small):
     # pyjnius keeps the object of a bound method in the method, which both searchers share.
     stores = [LuceneImpactIndex.open(folder), LuceneImpactIndex.open(small)]

@@ -153,6 +153,7 @@ def test_over_stdio(folder: Path) -> None:
     assert [hit["id"] for hit in answer.structured_content["hits"]] == ["storm"]
 
 
+@pytest.mark.slow
 def test_over_http_on_the_loopback_alone(folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -201,6 +201,7 @@ def collections(draw):
     return Encoded(dense[-1:], sparse.rows(total, total + 1)), stores
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(collections(), st.integers(1, 14), st.integers(1, 6), st.sampled_from([0.0, 0.5, 1.0]))
 def test_the_answer_is_proven_whatever_the_lists_leave_out(collection, k, depth, dense) -> None:

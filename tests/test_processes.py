@@ -20,7 +20,10 @@ from dupmae.errors import UsageError
 from dupmae.finetune import finetune
 from dupmae.processes import Processes, process_group, resolve_device
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="torchrun's processes need POSIX here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="torchrun's processes need POSIX here"),
+]
 SCRIPT = Path(__file__).parent / "two_processes.py"
 
 

@@ -71,6 +71,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
 def test_the_count_is_right_after_any_updates(tmp_path_factory, steps) -> None:

@@ -116,6 +116,7 @@ def save_cross_encoder(folder: Path, labels: int = 1) -> None:
     tiny_tokenizer().save_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_the_recipe_leads_from_raw_data_to_a_model_that_serves(here: Path) -> None:
     train("pretrain", "1-general", PRETRAINING + HEADS, "--start", "bert")
     train("pretrain", "2-msmarco", PRETRAINING)

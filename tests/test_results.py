@@ -101,6 +101,7 @@ def test_vectors_are_means_of_unit_length_and_are_kept(
     assert np.array_equal(untrained.corpus_vectors(model, TEXTS, tmp_path / "vectors"), vectors)
 
 
+@pytest.mark.slow
 def test_one_command_measures_everything_and_replaces_the_tables_alone(
     results: ModuleType, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

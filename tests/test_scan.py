@@ -81,6 +81,7 @@ def brute_force(
     return [(int(i), float(scores[i]), float(dense[i]), float(sparse[i])) for i in best]
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     dense_vectors(st.just(30), 5),

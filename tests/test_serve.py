@@ -121,6 +121,7 @@ def test_slow_silent_and_broken_connections_do_no_harm(server: Server) -> None:
     assert client.search("ba").proven
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_when_all_requests_in_flight_are_answered(
     folders: tuple[Path, Path],
 ) -> None:

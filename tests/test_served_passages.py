@@ -57,6 +57,7 @@ def asked(url: str, path: str, body: dict[str, Any] | None = None) -> dict[str, 
     return found
 
 
+@pytest.mark.slow
 def test_search_answers_the_same_hits_with_their_passages(place: Place, url: str) -> None:
     told = said(place, "search", QUERY)["hits"]
     served = asked(url, "/search", {"query": QUERY, "texts": True})["hits"]

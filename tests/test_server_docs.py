@@ -29,6 +29,7 @@ def blocks(language: str, word: str) -> list[str]:
     return [block for block in found if word in block]
 
 
+@pytest.mark.slow
 def test_the_curl_commands_work_in_their_order(url: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")

@@ -52,6 +52,7 @@ def removed_files(folder: Path) -> list[str]:
     return [each for each in targets if each.startswith(str(folder)) and "(deleted)" in each]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are seen in /proc only")
 def test_what_only_earlier_generations_held_open_is_closed(folder: Path) -> None:
     gc.collect()

@@ -208,6 +208,7 @@ def test_dense_batches_equal_single_queries(dense_store):
 # ---- sparse --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @MANY_EXAMPLES
 @given(sparse_vectors(max_size=30), sparse_vectors(1, 3), st.integers(1, 35))
 @pytest.mark.parametrize("name", SPARSE_STORES)
@@ -223,6 +224,7 @@ def test_no_sparse_score_exceeds_what_is_promised(name, vectors, queries, k):
             assert score <= listed.get(ordinal, ranking.scores[-1])
 
 
+@pytest.mark.slow
 @MANY_EXAMPLES
 @given(st.data(), sparse_vectors(max_size=30), sparse_vectors(1, 3), st.integers(1, 35))
 @pytest.mark.parametrize("name", SPARSE_STORES)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from command_line import one_line, run
 
 
+@pytest.mark.slow
 def test_pretrain_without_a_corpus_takes_the_demo_texts_and_says_so(
     here: Path, model: Path
 ) -> None:
