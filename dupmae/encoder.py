@@ -46,7 +46,9 @@ from dupmae.types import (
 )
 
 BATCH_TOKENS = 512
-"""Padding included; each thread has such a batch at a time."""
+"""Of documents, padding included; each thread has such a batch at a time."""
+QUERY_BATCH_TOKENS = 256
+"""So that a few dozen queries keep all threads busy."""
 _Row = tuple[Int32, Float32]
 
 
@@ -111,16 +113,23 @@ class Encoder(BaseEncoder):
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
-        return self._encode(ids, self._document_row, expands=self.heads.expands(as_query=False))
+        expands = self.heads.expands(as_query=False)
+        return self._encode(ids, self._document_row, BATCH_TOKENS, expands=expands)
 
     def _encode_queries(
         self, ids: Sequence[Sequence[int]], corpus: CorpusStatistics | None
     ) -> Encoded:
         weigh = partial(self._query_row, corpus=corpus)
-        return self._encode(ids, weigh, expands=self.heads.expands(as_query=True))
+        expands = self.heads.expands(as_query=True)
+        return self._encode(ids, weigh, QUERY_BATCH_TOKENS, expands=expands)
 
     def _encode(
-        self, ids: Sequence[Sequence[int]], weigh: Callable[[Reading], _Row], *, expands: bool
+        self,
+        ids: Sequence[Sequence[int]],
+        weigh: Callable[[Reading], _Row],
+        budget: int,
+        *,
+        expands: bool,
     ) -> Encoded:
         dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)
         rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(ids)
@@ -131,7 +140,7 @@ class Encoder(BaseEncoder):
                 dense[place] = unit(text.dense) if self.heads.normalize else text.dense
                 rows[place] = weigh(text)
 
-        _run_all(encode, list(batches([len(text) for text in ids], BATCH_TOKENS)), self._threads)
+        _run_all(encode, list(batches([len(text) for text in ids], budget)), self._threads)
         return Encoded(dense, SparseVectors.from_rows(rows))
 
     def _document_row(self, text: Reading) -> _Row:

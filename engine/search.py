@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -255,9 +256,9 @@ class SearchEngine:
         """
         if view is None:
             view = self.view
-        encoded = self.encoder.encode_queries(queries, view.corpus)
         if not weights.feedback:
-            return encoded
+            return self.encoder.encode_queries(queries, view.corpus)
+        encoded = self.encode(queries, replace(weights, feedback=0.0), view, mode=mode)
         fuse = choose_fuse(mode, view.whole.parts)
         first = fuse(encoded, view.stores, FEEDBACK_DOCUMENTS, weights)
         return feed_back(encoded, [fused.best for fused in first], view, weights.feedback)

@@ -15,7 +15,7 @@ from typing import Any
 
 from dupmae.errors import UsageError
 from dupmae.eval.beir import Qrels
-from dupmae.eval.runs import Ranked, Run, falling_scores
+from dupmae.eval.runs import Run, falling_columns
 
 MEASURES = ("nDCG@10", "R@100", "RR@10", "AP")
 """What reports hold unless told otherwise."""
@@ -37,25 +37,23 @@ def measure_run(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES) -> V
     import ir_measures
 
     parsed = parse_measures(measures)
-    pairs = {
-        query_id: _falling(ranking)
+    columns = {
+        query_id: falling_columns(ranking)
         for query_id, ranking in run.items()
         if ranking and query_id in qrels
     }
     values: Values = {str(measure): dict.fromkeys(qrels, 0.0) for measure in parsed}
     try:
         for depth, some in _by_depth(parsed).items():
-            scores = {query_id: dict(hits[:depth]) for query_id, hits in pairs.items()}
+            scores = {
+                query_id: dict(zip(doc_ids[:depth], falling[:depth], strict=True))
+                for query_id, (doc_ids, falling) in columns.items()
+            }
             for query_id, measure, value in ir_measures.iter_calc(some, qrels, scores):
                 values[str(measure)][query_id] = float(value)
     except subprocess.CalledProcessError:  # gdeval.pl, behind ERR and nDCG(dcg='exp-log2')
         raise UsageError("one of these measures is computed only for numeric query ids") from None
     return values
-
-
-def _falling(ranking: Ranked) -> Ranked:
-    scores = falling_scores([score for _, score in ranking])
-    return [(doc_id, score) for (doc_id, _), score in zip(ranking, scores, strict=True)]
 
 
 def _by_depth(measures: Sequence[Any]) -> dict[int | None, list[Any]]:

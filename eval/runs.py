@@ -53,6 +53,12 @@ def falling_scores(scores: Sequence[float]) -> list[float]:
     return values
 
 
+def falling_columns(ranking: Ranked) -> tuple[Sequence[str], list[float]]:
+    """Return the ids of an answer that is not empty, and their `falling_scores`."""
+    doc_ids, scores = zip(*ranking, strict=True)
+    return doc_ids, falling_scores(scores)
+
+
 def _float32_steps(values: Float64) -> Int64:
     """Number the normal float32 numbers around 0 in their order, and return each value's number.
 
@@ -83,9 +89,9 @@ def run_lines(run: Run, tag: str = "dupmae") -> Iterator[str]:
         _check_field("document id", doc_id)
     for query_id, ranking in run.items():
         if ranking:
-            doc_ids, scores = zip(*ranking, strict=True)
-            ranks, written = map(str, range(1, len(ranking) + 1)), map(repr, falling_scores(scores))
-            fields = map(" ".join, zip(doc_ids, ranks, written, strict=True))
+            doc_ids, scores = falling_columns(ranking)
+            ranks = map(str, range(1, len(ranking) + 1))
+            fields = map(" ".join, zip(doc_ids, ranks, map(repr, scores), strict=True))
             start, end = f"{query_id} Q0 ", f" {tag}\n"
             yield start + (end + start).join(fields) + end
 

@@ -230,17 +230,17 @@ def test_vectors_do_not_depend_on_the_batch_or_its_order(
     tiny_encoder, monkeypatch, expansion, budget
 ):
     encoder = tiny_encoder(expansion=expansion, frequency_k1=0.9, cls_attention=True)
-    usual = encoder.encode_documents(TEXTS)
-    for module, name in ((encoder_module, "BATCH_TOKENS"), (torch_encoder, "CPU_BATCH_TOKENS")):
-        monkeypatch.setattr(module, name, budget)
-    assert_same(usual, encoder.encode_documents(TEXTS))
-    backwards = encoder.encode_documents(TEXTS[::-1])
-    assert_same(
-        usual,
-        Encoded(
-            backwards.dense[::-1].copy(), type(usual.sparse).from_rows([*backwards.sparse][::-1])
-        ),
-    )
+    usual = [encode(TEXTS) for encode in (encoder.encode_documents, encoder.encode_queries)]
+    for name in ("BATCH_TOKENS", "QUERY_BATCH_TOKENS"):
+        monkeypatch.setattr(encoder_module, name, budget)
+    monkeypatch.setattr(torch_encoder, "CPU_BATCH_TOKENS", budget)
+    for encode, before in zip(
+        (encoder.encode_documents, encoder.encode_queries), usual, strict=True
+    ):
+        assert_same(before, encode(TEXTS), 3 * TOLERANCE)  # a query's weights are about 20
+        backwards = encode(TEXTS[::-1])
+        rows = type(before.sparse).from_rows([*backwards.sparse][::-1])
+        assert_same(before, Encoded(backwards.dense[::-1].copy(), rows), 3 * TOLERANCE)
 
 
 def test_documents_may_be_tokenised_first_and_encoded_later(tiny_encoder):

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeEncoder
 
-from dupmae.commands.bench import QueryMemory
 from dupmae.errors import DataError
 from dupmae.eval.runs import write_run
 from dupmae.eval.systems import (
@@ -23,7 +21,7 @@ from dupmae.eval.systems import (
 )
 from dupmae.indexes.topk import top_k
 from dupmae.results import SearchResult
-from dupmae.types import CorpusStatistics, Document, Encoded, Ranking
+from dupmae.types import Document, Ranking
 
 
 class NoSearcher:
@@ -127,28 +125,3 @@ def test_the_share_that_is_found_is_a_mean_over_queries() -> None:
     assert share_found(run, truth) == (1 / 2 + 1) / 2
     assert share_found(truth, truth) == 1
     assert share_found({}, {}) == 1
-
-
-class CountingEncoder(FakeEncoder):
-    asked = 0
-
-    def encode_queries(
-        self, texts: Sequence[str], corpus: CorpusStatistics | None = None
-    ) -> Encoded:
-        self.asked += 1
-        return super().encode_queries(texts, corpus)
-
-
-def test_queries_asked_lately_are_not_encoded_again() -> None:
-    encoder = CountingEncoder()
-    memory = QueryMemory(encoder)
-    blocks = [[f"query {number}", "fox"] for number in range(8)]
-    first = [memory.encode_queries(block) for block in blocks]
-    assert [memory.encode_queries(block) for block in blocks] == first
-    assert encoder.asked == 8
-    memory.encode_queries(["new"])  # in the place of the oldest
-    memory.encode_queries(blocks[1])
-    assert encoder.asked == 9
-    assert np.array_equal(memory.encode_queries(blocks[0]).dense, first[0].dense)
-    assert encoder.asked == 10
-    assert (memory.seal, memory.term_texts([3])) == (encoder.seal, ["term3"])

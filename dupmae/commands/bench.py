@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from dupmae.engine import Manifest, SearchEngine
     from dupmae.eval import Collection, Explained, System, Weighted
     from dupmae.eval.systems import Remembered
-    from dupmae.types import CorpusStatistics, Document, Encoded, TextEncoder
+    from dupmae.types import Document
 
 _TERMS = 3  # of an explained document
-_KEPT_BLOCKS = 8  # the engine cuts what `evaluate` asks at once into four
 
 
 class Encoders:
@@ -249,46 +248,14 @@ class Bench:
         )
 
 
-class QueryMemory:
-    """An encoder for one index, which keeps the vectors of the queries that it was asked last.
-
-    All systems are asked the same block in turn, so each query is encoded once.
-    """
-
-    def __init__(self, encoder: TextEncoder) -> None:
-        self._encoder = encoder
-        self._kept: dict[tuple[str, ...], Encoded] = {}
-        self.name, self.seal = encoder.name, encoder.seal
-        self.dense_dim, self.vocabulary_size = encoder.dense_dim, encoder.vocabulary_size
-
-    def encode_queries(
-        self, texts: Sequence[str], corpus: CorpusStatistics | None = None
-    ) -> Encoded:
-        """Encode queries for the index, whose statistics do not change, or recall them."""
-        asked = tuple(texts)
-        if asked not in self._kept:
-            if len(self._kept) == _KEPT_BLOCKS:
-                self._kept.pop(next(iter(self._kept)))  # the oldest
-            self._kept[asked] = self._encoder.encode_queries(texts, corpus)
-        return self._kept[asked]
-
-    def encode_documents(self, texts: Sequence[str]) -> Encoded:
-        """Encode documents, which are not kept."""
-        return self._encoder.encode_documents(texts)
-
-    def term_texts(self, terms: Sequence[int]) -> list[str]:
-        """Return the vocabulary's entries."""
-        return self._encoder.term_texts(terms)
-
-
 def _open_weighted(folder: Path, encoder: AnyEncoder) -> SearchEngine:
     """Open an index with the weights of the model."""
-    from dupmae.engine import SearchEngine
+    from dupmae.commands.remembering import RememberingEngine
 
     heads = encoder.heads
-    return SearchEngine.open(
+    return RememberingEngine.open(
         folder,
-        QueryMemory(encoder),
+        encoder,
         dense_weight=heads.dense_weight,
         sparse_weight=heads.sparse_weight,
         feedback=heads.feedback,

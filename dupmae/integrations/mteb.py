@@ -17,7 +17,7 @@ from mteb.models.model_meta import ModelMeta
 from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, build_index
 from dupmae.errors import UsageError
-from dupmae.eval.runs import falling_scores
+from dupmae.eval.runs import falling_columns
 from dupmae.types import Document
 
 
@@ -142,5 +142,4 @@ class ExactHybrid:
 
 
 def _apart(hits: Sequence[tuple[str, float]]) -> dict[str, float]:
-    scores = falling_scores([score for _, score in hits])
-    return {doc_id: score for (doc_id, _), score in zip(hits, scores, strict=True)}
+    return dict(zip(*falling_columns(hits), strict=True)) if hits else {}
