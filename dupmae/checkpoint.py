@@ -124,8 +124,9 @@ def _read_heads(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
     path = folder / "heads.safetensors"
     if path.is_file():
         tensors = read_tensors(path)
-        if "term_neighbours" in tensors:
-            check_term_ids(folder, tensors["term_neighbours"].numpy())
+        if (neighbours := tensors.get("term_neighbours")) is not None:
+            is_whole = not neighbours.is_floating_point()
+            check_term_ids(folder, (neighbours if is_whole else neighbours.float()).numpy())
         return {name: tensor.float() for name, tensor in tensors.items()}, []
     if (folder / "dupmae.json").is_file():
         raise CheckpointError(f"{folder} has dupmae.json but no heads.safetensors; it is damaged")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 from tiny_model import tiny_model, tiny_tokenizer
 
@@ -47,6 +48,17 @@ def test_neighbours_must_be_term_ids(tmp_path, table, read):
     change_weights(folder / "heads.safetensors", term_neighbours=table)
     with pytest.raises(CheckpointError, match=r"term ids from 0 to 199, found .* as (int|float)"):
         read(folder)
+
+
+def test_neighbours_in_a_type_that_numpy_lacks_are_refused_too(saved):
+    save_model(tiny_model(k_neighbours=3), tiny_tokenizer(), saved, name="tiny")
+    heads = saved / "heads.safetensors"
+    table = torch.ones(200, 3, dtype=torch.bfloat16)
+    save_tensors(load_tensors(heads) | {"term_neighbours": table}, heads)
+    with pytest.raises(TorchNeededError, match=r"NumPy has no type for heads\.safetensors"):
+        read_model(saved)
+    with pytest.raises(CheckpointError, match="term ids from 0 to 199, found"):
+        load_model(saved)
 
 
 @pytest.mark.parametrize(
