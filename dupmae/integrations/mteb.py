@@ -17,7 +17,7 @@ from mteb.models.model_meta import ModelMeta
 from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, build_index
 from dupmae.errors import UsageError
-from dupmae.eval.runs import falling_columns
+from dupmae.eval.runs import Ranked, falling_columns
 from dupmae.types import Document
 
 
@@ -141,5 +141,5 @@ class ExactHybrid:
         self.close()
 
 
-def _apart(hits: Sequence[tuple[str, float]]) -> dict[str, float]:
+def _apart(hits: Ranked) -> dict[str, float]:
     return dict(zip(*falling_columns(hits), strict=True)) if hits else {}
