@@ -40,7 +40,7 @@ def look_up(
         with_snippets: whether to cut snippets.
     """
     view = engine.view
-    ordinals = view.documents.ordinals(list(result.hits.doc_ids))
+    ordinals = view.documents.ordinals(result.hits.doc_ids)
     documents = view.documents.get(ordinals)
     snippets: Sequence[Snippet | None] = [None] * len(documents)
     if with_snippets:

@@ -61,8 +61,7 @@ class Session:
 
     def _answer(self, query: str, request: Request) -> str:
         answer = find(self._engine, query, request)
-        found = list(answer.result.hits.doc_ids)
-        self._found = [*self._found[: request.offset], *found]
+        self._found = [*self._found[: request.offset], *answer.result.hits.doc_ids]
         self._query, self._request = query, replace(request, offset=0)
         return answer_text(answer, self._display)
 

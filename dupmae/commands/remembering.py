@@ -37,9 +37,10 @@ class RememberingEngine(SearchEngine):
         mode: str = "exact",
     ) -> Encoded:
         """Encode queries as `SearchEngine.encode` does, or recall what that gave."""
-        asked = (tuple(queries), *((weights, mode) if weights.feedback else ()))
         if view not in (None, self.view):
             return super().encode(queries, weights, view, mode=mode)
+        # Without feedback, neither weights nor mode change a query.
+        asked = (tuple(queries), *((weights, mode) if weights.feedback else ()))
         if asked not in self._kept:
             encoded = super().encode(queries, weights, view, mode=mode)
             if len(self._kept) >= _KEPT_BLOCKS:
