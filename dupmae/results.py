@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, overload
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, overload
 
 from dupmae.types import Float32, Int32, Passage
+
+Row = TypeVar("Row", covariant=True)
 
 
 class Hit(NamedTuple):
@@ -22,13 +24,81 @@ class Hit(NamedTuple):
     passage: Passage | None = None
 
 
-class Hits(Sequence[Hit]):
-    """Found documents, best first, kept as columns: an evaluation reads two of them of millions.
+class Scored(NamedTuple):
+    """What a ranking says of a document."""
 
-    Equal to any sequence of the same hits.
+    doc_id: str
+    score: float
+
+
+class _Columns(Sequence[Row]):
+    """Rows, best first, kept as columns: an evaluation reads two of them of millions.
+
+    Equal to any sequence of the same rows.
     """
 
-    __slots__ = ("_columns", "doc_ids", "scores")
+    __slots__ = ("_columns",)
+    _row: ClassVar[Callable[..., Any]]
+    """Makes a row of a value of each column."""
+
+    def __init__(self, *columns: Sequence[Any]) -> None:
+        self._columns = columns
+        if len(set(map(len, columns))) > 1:
+            raise ValueError(f"columns of {', '.join(map(str, map(len, columns)))} rows")
+
+    @property
+    def doc_ids(self) -> Sequence[str]:
+        """The first column."""
+        return self._columns[0]
+
+    @property
+    def scores(self) -> Sequence[float]:
+        """The second column."""
+        return self._columns[1]
+
+    def __len__(self) -> int:
+        return len(self.doc_ids)
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self._row, *self._columns)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Self: ...
+
+    def __getitem__(self, place: int | slice) -> Row | Self:
+        fields = [column[place] for column in self._columns]
+        row: Row | Self = type(self)(*fields) if isinstance(place, slice) else self._row(*fields)
+        return row
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{list(self)}"
+
+
+class RankedIds(_Columns[Scored]):
+    """Ids and scores alone."""
+
+    __slots__ = ()
+    _row = Scored
+
+    def __init__(self, doc_ids: Sequence[str] = (), scores: Sequence[float] = ()) -> None:
+        """Take both columns."""
+        super().__init__(doc_ids, scores)
+
+
+class Hits(_Columns[Hit]):
+    """All fields of found documents."""
+
+    __slots__ = ()
+    _row = Hit
 
     def __init__(
         self,
@@ -39,41 +109,12 @@ class Hits(Sequence[Hit]):
         passages: Sequence[Passage | None] | None = None,
     ) -> None:
         """Take the fields of all hits, in one order; `passages` may be left out."""
-        self.doc_ids = doc_ids
-        self.scores = scores
-        self._columns: tuple[Sequence[Any], ...]
-        self._columns = (doc_ids, scores, dense, sparse, *([] if passages is None else [passages]))
-        if len(set(map(len, self._columns))) > 1:
-            raise ValueError(f"columns of {', '.join(map(str, map(len, self._columns)))} hits")
+        split = () if passages is None else (passages,)
+        super().__init__(doc_ids, scores, dense, sparse, *split)
 
-    def ranked(self) -> list[tuple[str, float]]:
-        """Return (document id, score) of each."""
-        return list(zip(self.doc_ids, self.scores, strict=True))
-
-    def __len__(self) -> int:
-        return len(self.doc_ids)
-
-    def __iter__(self) -> Iterator[Hit]:
-        return map(Hit, *self._columns)
-
-    @overload
-    def __getitem__(self, place: int) -> Hit: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Hits: ...
-
-    def __getitem__(self, place: int | slice) -> Hit | Hits:
-        fields: list[Any] = [column[place] for column in self._columns]
-        return Hits(*fields) if isinstance(place, slice) else Hit(*fields)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __repr__(self) -> str:
-        return f"Hits{list(self)}"
+    def ranked(self) -> RankedIds:
+        """Return ids and scores."""
+        return RankedIds(self.doc_ids, self.scores)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from dupmae.eval.metrics import (
 )
 from dupmae.eval.proofs import Parts, Proofs
 from dupmae.eval.report import Report
-from dupmae.eval.runs import Run, run_lines
+from dupmae.eval.runs import Ranked, Run, run_lines
 from dupmae.eval.systems import Answers, System, without_itself
 
 SHALLOW = 10
@@ -49,7 +49,7 @@ class _State:
         self.proofs = Proofs()
         self.shallow = Proofs()
         self.parts = Parts()
-        self.top: Run = {}
+        self.top: dict[str, Ranked] = {}
         self.dropped_self_hits = 0
         self.seconds = 0.0
 
@@ -57,12 +57,12 @@ class _State:
         """Return a block's answers; a document with the query's own id never counts as a hit."""
         answers = self._timed(queries, k + 1)  # one may be the query
         self.proofs = self.proofs.joined(answers.results)
-        run: Run = {}
+        run: dict[str, Ranked] = {}
         for query_id, ranked in answers.run.items():
             others = without_itself(query_id, ranked)
             self.dropped_self_hits += len(ranked) - len(others)
             run[query_id] = others[:k]
-            self.top[query_id] = others[: min(k, SHALLOW)]
+            self.top[query_id] = list(others[: min(k, SHALLOW)])
         return run
 
     def look_shallow(self, queries: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dupmae.eval.beir import Collection
 from dupmae.eval.metrics import measure_run
-from dupmae.eval.runs import Ranked, Run
+from dupmae.eval.runs import Ranked, Run, columns
 from dupmae.eval.systems import Answers, System, without_itself
 from dupmae.types import Float64
 
@@ -99,7 +99,7 @@ class _Scaled:
 
     @classmethod
     def of(cls, dense: Ranked, sparse: Ranked) -> _Scaled:
-        by_dense, by_sparse = (dict(zip(_ids(r), _unit(r), strict=True)) for r in (dense, sparse))
+        by_dense, by_sparse = (_unit(ranked) for ranked in (dense, sparse))
         doc_ids = list({**by_dense, **by_sparse})
         columns = [
             [scores.get(doc_id, 0.0) for doc_id in doc_ids] for scores in (by_dense, by_sparse)
@@ -111,17 +111,14 @@ class _Scaled:
         return [(self.doc_ids[i], float(scores[i])) for i in np.argsort(-scores, kind="stable")]
 
 
-def _ids(ranked: Ranked) -> list[str]:
-    return [doc_id for doc_id, _ in ranked]
-
-
-def _unit(ranked: Ranked) -> list[float]:
+def _unit(ranked: Ranked) -> dict[str, float]:
     """Bring scores to 0..1 by the list's least and greatest; all to 1 where these are equal."""
-    scores = np.array([score for _, score in ranked])
+    doc_ids, listed = columns(ranked)
+    scores = np.array(listed)
     if len(scores) == 0 or scores[0] == scores[-1]:
-        return [1.0] * len(scores)
-    unit: list[float] = ((scores - scores[-1]) / (scores[0] - scores[-1])).tolist()
-    return unit
+        return dict.fromkeys(doc_ids, 1.0)
+    unit = (scores - scores[-1]) / (scores[0] - scores[-1])
+    return dict(zip(doc_ids, unit.tolist(), strict=True))
 
 
 def _pairs(

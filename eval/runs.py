@@ -10,22 +10,25 @@ equal. All other scores are written as they are, with every digit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dupmae.errors import DataError
 from dupmae.eval.files import replacing_text, text_lines
+from dupmae.results import RankedIds
 from dupmae.types import Float64, Int64
 
-Ranked = list[tuple[str, float]]
+Ranked = Sequence[tuple[str, float]]
 """(document id, score), best first."""
 
-Run = dict[str, Ranked]
+Run = Mapping[str, Ranked]
 """Query id → its ranked documents."""
 
 _SUBNORMALS = 0x007FFFFF  # float32 bit patterns between 0 and the smallest normal number
+
+_SMALLEST = np.finfo(np.float32).smallest_normal
 
 _LARGEST = float(np.finfo(np.float32).max / 2)  # so that there is room to fall
 
@@ -44,6 +47,9 @@ def falling_scores(scores: Sequence[float]) -> list[float]:
         raise ValueError("scores must be finite and within half the range of float32")
     if np.any(np.diff(exact) > 0):
         raise ValueError("scores must not rise: a ranking is listed best first")
+    single = exact.astype(np.float32)
+    if np.all(np.diff(single) < 0) and np.all(np.abs(single) >= _SMALLEST):
+        return list(map(float, scores))  # as most rankings are
     steps = _float32_steps(exact)
     # Each score keeps its step or goes one below its predecessor's, whichever is lower:
     # f[i] = min(s[i], f[i-1] - 1), hence f[i] + i is the running minimum of s[i] + i.
@@ -53,10 +59,17 @@ def falling_scores(scores: Sequence[float]) -> list[float]:
     return values
 
 
-def falling_columns(ranking: Ranked) -> tuple[Sequence[str], list[float]]:
-    """Return the ids of an answer that is not empty, and their `falling_scores`."""
-    doc_ids, scores = zip(*ranking, strict=True)
+def falling_columns(ranked: Ranked) -> tuple[Sequence[str], list[float]]:
+    """Return the ids of an answer, and their `falling_scores`."""
+    doc_ids, scores = columns(ranked)
     return doc_ids, falling_scores(scores)
+
+
+def columns(ranked: Ranked) -> tuple[Sequence[str], Sequence[float]]:
+    """Return the ids of an answer, and their scores."""
+    if isinstance(ranked, RankedIds):
+        return ranked.doc_ids, ranked.scores
+    return [doc_id for doc_id, _ in ranked], [score for _, score in ranked]
 
 
 def _float32_steps(values: Float64) -> Int64:
@@ -85,15 +98,15 @@ def run_lines(run: Run, tag: str = "dupmae") -> Iterator[str]:
     _check_field("run tag", tag)
     for query_id in run:
         _check_field("query id", query_id)
-    for doc_id in {doc_id for ranking in run.values() for doc_id, _ in ranking}:
+    for doc_id in set().union(*(columns(ranked)[0] for ranked in run.values())):
         _check_field("document id", doc_id)
-    for query_id, ranking in run.items():
-        if ranking:
-            doc_ids, scores = falling_columns(ranking)
-            ranks = map(str, range(1, len(ranking) + 1))
-            fields = map(" ".join, zip(doc_ids, ranks, map(repr, scores), strict=True))
+    for query_id, ranked in run.items():
+        if ranked:
             start, end = f"{query_id} Q0 ", f" {tag}\n"
-            yield start + (end + start).join(fields) + end
+            hits = enumerate(zip(*falling_columns(ranked), strict=True), start=1)
+            yield "".join(
+                [f"{start}{doc_id} {rank} {score}{end}" for rank, (doc_id, score) in hits]
+            )
 
 
 def _check_field(what: str, value: str) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dupmae.eval.runs import Ranked, Run, read_run
+from dupmae.eval.runs import Ranked, Run, columns, read_run
 from dupmae.results import SearchResult
 from dupmae.types import Document, Ranking
 
@@ -199,8 +199,7 @@ def share_found(run: Run, truth: Run) -> float:
     """Return what part of the documents of one run another has, as a mean over its queries."""
     shares = []
     for query_id, ranked in truth.items():
-        wanted = {doc_id for doc_id, _ in ranked}
-        found = {doc_id for doc_id, _ in run[query_id]}
+        wanted, found = (set(columns(hits)[0]) for hits in (ranked, run[query_id]))
         if wanted:
             shares.append(len(wanted & found) / len(wanted))
     return float(np.mean(shares)) if shares else 1.0
@@ -208,4 +207,5 @@ def share_found(run: Run, truth: Run) -> float:
 
 def without_itself(query_id: str, ranked: Ranked) -> Ranked:
     """Drop the document that has the query's own id, which never counts as a hit."""
-    return [hit for hit in ranked if hit[0] != query_id]
+    doc_ids, _ = columns(ranked)
+    return [hit for hit in ranked if hit[0] != query_id] if query_id in doc_ids else ranked

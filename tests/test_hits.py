@@ -6,7 +6,7 @@ from operator import eq
 
 import pytest
 
-from dupmae.results import Hit, Hits
+from dupmae.results import Hit, Hits, RankedIds
 from dupmae.types import Passage
 
 ROWS = [Hit("a", 3.0, 2.0, 1.0), Hit("b", 2.0, 0.5, 1.5), Hit("c", 1.0, 1.0, 0.0)]
@@ -42,7 +42,16 @@ def test_a_hit_has_its_passage_where_documents_are_split():
     assert HITS[0].passage is None
 
 
+def test_ids_and_scores_are_a_sequence_of_pairs_without_a_copy():
+    ranked = HITS.ranked()
+    pairs = [(row.doc_id, row.score) for row in ROWS]
+    assert (list(ranked), ranked[0], ranked[1:]) == (pairs, pairs[0], pairs[1:])
+    assert isinstance(ranked[1:], RankedIds)
+    assert ranked.doc_ids is HITS.doc_ids
+    assert ranked.scores is HITS.scores
+
+
 def test_there_may_be_no_hits_but_no_columns_of_different_lengths():
     assert (list(Hits()), len(Hits()), Hits() == ()) == ([], 0, True)
-    with pytest.raises(ValueError, match="columns of 2, 1, 1, 1 hits"):
+    with pytest.raises(ValueError, match="columns of 2, 1, 1, 1 rows"):
         Hits(["a", "b"], [1.0], [1.0], [0.0])
