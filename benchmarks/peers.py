@@ -71,6 +71,8 @@ def qdrant_peers(forward: ForwardStore, folder: Path) -> list[Peer]:
         qdrant.EdgeConfig(
             vectors={"d": qdrant.EdgeVectorParams(forward.dim, qdrant.Distance.Dot)},
             sparse_vectors={"s": qdrant.EdgeSparseVectorParams()},
+            # No graph: nearest documents are asked for exactly, and at a million it takes hours.
+            hnsw_config=qdrant.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
         ),
     )
 

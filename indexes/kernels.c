@@ -17,7 +17,17 @@
 #define FETCH(address) (void)(address)
 #endif
 
-enum { HEAD = 64, MIDDLE = 128, BLOCK = 1 << 14 }; /* documents whose sums (64 KiB) stay in cache */
+enum {
+    HEAD = 64,
+    MIDDLE = 128,
+    BLOCK = 1 << 14, /* documents whose sums (64 KiB) stay in cache */
+    LOOKED_AT = 256, /* documents whose heads are looked at before the middles of what is left */
+};
+
+/* What is read next, wherever it lies, is on its way while something else is computed. */
+static inline void fetch(const void *start, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) FETCH((const char *)start + i);
+}
 
 static int64_t first_from(const int32_t *ordinals, int64_t start, int64_t end, int64_t least) {
     while (start < end) {
@@ -81,28 +91,35 @@ int64_t reach(int64_t low, int64_t high, const uint8_t *restrict allowed,
               const float *restrict vector,
               const double *restrict scale, double least,
               int64_t *restrict found, double *restrict bounds) {
-    int64_t count = 0;
-    for (int64_t i = low; i < high; i++) {
-        if (allowed && !allowed[i]) continue;
-        double bound = scale[0] * sums[i];
-        if (bound + scale[1] < least) continue;
-        double sparse = bound;
-        bound += scale[2] * dot(heads + i * HEAD, head, HEAD);
-        if (bound + scale[3] * rests[2 * i] + scale[4] < least) continue;
-        bound += scale[5] * dot(middles + i * MIDDLE, middle, MIDDLE);
-        bound += scale[6] * rests[2 * i + 1] + scale[7];
-        if (bound < least) continue;
-        if (vector) bound = sparse + scale[8] * product(vectors + i * dim, vector, dim) + scale[9];
-        if (bound < least) continue;
-        found[count] = i;
-        bounds[count++] = bound;
+    int64_t count = 0, kept[LOOKED_AT];
+    double bounded[LOOKED_AT];
+    for (int64_t first = low; first < high; first += LOOKED_AT) {
+        int64_t end = first + LOOKED_AT < high ? first + LOOKED_AT : high, left = 0;
+        for (int64_t i = first; i < end; i++) {
+            if (allowed && !allowed[i]) continue;
+            double bound = scale[0] * sums[i];
+            if (bound + scale[1] < least) continue;
+            bound += scale[2] * dot(heads + i * HEAD, head, HEAD);
+            if (bound + scale[3] * rests[2 * i] + scale[4] < least) continue;
+            fetch(middles + i * MIDDLE, MIDDLE);
+            kept[left] = i;
+            bounded[left++] = bound;
+        }
+        for (int64_t j = 0; j < left; j++) {
+            int64_t i = kept[j];
+            double bound = bounded[j] + scale[5] * dot(middles + i * MIDDLE, middle, MIDDLE);
+            bound += scale[6] * rests[2 * i + 1] + scale[7];
+            if (bound < least) continue;
+            if (vector) {
+                double products = product(vectors + i * dim, vector, dim);
+                bound = scale[0] * sums[i] + scale[8] * products + scale[9];
+            }
+            if (bound < least) continue;
+            found[count] = i;
+            bounds[count++] = bound;
+        }
     }
     return count;
-}
-
-/* Documents to score lie anywhere in memory: the next one is on its way while one is read. */
-static inline void fetch(const void *start, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) FETCH((const char *)start + i);
 }
 
 /* Summed as NumPy sums a row: halves, cut at a multiple of 8, of at most 128 values, these in 8
@@ -128,8 +145,7 @@ static double pairwise_sum(const float *a, const double *b, int64_t n) {
 void score_dense(int64_t count, const int64_t *restrict ordinals, const float *restrict vectors,
                  int64_t dim, const double *restrict query, double *restrict scores) {
     for (int64_t i = 0; i < count; i++) {
-        if (i + 1 < count)
-            fetch(vectors + ordinals[i + 1] * dim, dim * (int64_t)sizeof *vectors);
+        if (i + 1 < count) fetch(vectors + ordinals[i + 1] * dim, 4 * dim);
         scores[i] = pairwise_sum(vectors + ordinals[i] * dim, query, dim);
     }
 }
