@@ -167,7 +167,7 @@ class Segment:
         ordinals = self.live_rows()
         for start in range(0, len(ordinals), size):
             block = ordinals[start : start + size]
-            rows = [self.forward.sparse.row(ordinal) for ordinal in block.tolist()]
+            rows = [self.forward.sparse_row(ordinal) for ordinal in block.tolist()]
             yield Encoded(self.forward.dense[block], SparseVectors.from_rows(rows))
             self.forward.release_pages()
 

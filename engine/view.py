@@ -137,7 +137,7 @@ class View:
     def sparse_row(self, ordinal: int) -> tuple[Int32, Float32]:
         """Return terms (nnz,) and weights (nnz,) of one vector."""
         segment, row = self._place(ordinal)
-        return segment.forward.sparse.row(row)
+        return segment.forward.sparse_row(row)
 
     def vectors_of(self, document: int) -> Int64:
         """Return the ordinals of a document's vectors (n,), one or, if it is split, more."""

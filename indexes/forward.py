@@ -167,6 +167,20 @@ class ForwardStore:
             sparse_scores(self.sparse, query_terms, query_weights, ordinals),
         )
 
+    def sparse_row(self, ordinal: int) -> tuple[Int32, Float32]:
+        """Return terms (nnz,) and weights (nnz,) of one document.
+
+        Raises:
+            IndexMissingError: if a term is not in the vocabulary, as damage can make of it.
+        """
+        terms, weights = self.sparse.row(ordinal)
+        if len(terms) and not 0 <= terms.min() <= terms.max() < len(self.frequency):
+            raise IndexMissingError(
+                f"the forward store's terms.npy is damaged (vector {ordinal} has a term outside "
+                f"0..{len(self.frequency) - 1}); build the index again"
+            )
+        return terms, weights
+
     def count_terms(self, ordinals: Int64) -> Int64:
         """Return in how many of some documents each term is, (V,)."""
         frequency = np.zeros(len(self.frequency), dtype=np.int64)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dupmae.engine import SearchEngine, build_index
 from dupmae.engine.feedback import FEEDBACK_DOCUMENTS, FEEDBACK_TERMS, TEMPERATURE, feed_back
-from dupmae.errors import UsageError
+from dupmae.errors import IndexMissingError, UsageError
 from dupmae.types import Document, Encoded, Ranking, SparseVectors
 
 WORDS = [f"word{i}" for i in range(60)]
@@ -159,3 +159,17 @@ def test_the_engines_own_feedback_is_used_unless_another_is_given(
 def test_a_bad_feedback_is_a_usage_error(engine: SearchEngine, weight: float) -> None:
     with pytest.raises(UsageError, match="feedback weight must be from 0"):
         engine.search(QUERY, feedback=weight)
+
+
+def test_a_term_that_damage_lifted_above_the_vocabulary_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "my.index"
+    build_index(DOCUMENTS[:3], FakeEncoder(), folder)
+    (path,) = folder.rglob("terms.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0x40  # the highest byte of the last term
+    path.write_bytes(content)
+    with (
+        SearchEngine.open(folder, FakeEncoder()) as engine,
+        pytest.raises(IndexMissingError, match=r"terms\.npy is damaged \(vector 2 has a term"),
+    ):
+        engine.search(QUERY, 3, feedback=0.5)
