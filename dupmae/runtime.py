@@ -89,26 +89,20 @@ class Network:
             np.unique(tokens[votes], return_counts=True)
             for tokens, votes in zip(tokens_BL, votes_BL, strict=True)
         ]
-        own_terms = [terms for terms, _ in own]
-        wanted = self._with_neighbours(own_terms) if expands else own_terms
         inputs = {
             "embedded": self._words_VD[tokens_BL] + self._places_LD[: lengths_B.max()],
             "lengths": lengths_B,
         }
         if self._attends:
             inputs["padding"] = _masked(padding_BL)[:, None]
-        pooled = {"silent": _masked(~votes_BL)[:, :, None]}
-        if wanted is not None:
-            pooled["wanted"] = _padded(wanted)
-        # Both graphs in a row: between them NumPy would find its code gone from the caches.
         dense_BP, log_gain_B1, states_BLD = self._reader.run(inputs, "dense", "log_gain", "states")
-        pool = self._pool_all if wanted is None else self._pool_given
-        (logits,) = pool.run(pooled | {"states": states_BLD}, "logits")
-        terms = (
-            self._all_terms(logits, own)
-            if wanted is None
-            else self._given_terms(logits, own, wanted)
-        )
+        inputs = {"states": states_BLD, "silent": _masked(~votes_BL)[:, :, None]}
+        own_terms = [terms for terms, _ in own]
+        wanted = self._with_neighbours(own_terms) if expands else own_terms
+        if wanted is None:
+            terms = self._all_terms(inputs, own)
+        else:
+            terms = self._given_terms(inputs, own, wanted)
         return [
             Reading(dense_P, float(gain) + self._log_gain, *of_text, int(counts.sum()))
             for dense_P, gain, of_text, (_, counts) in zip(
@@ -117,8 +111,10 @@ class Network:
         ]
 
     def _given_terms(
-        self, logits_BN: Float32, own: Sequence[_Counts], wanted: Sequence[Int64]
+        self, inputs: dict[str, Any], own: Sequence[_Counts], wanted: Sequence[Int64]
     ) -> list[_Pooled]:
+        inputs["wanted"] = _padded(wanted)
+        (logits_BN,) = self._pool_given.run(inputs, "logits")
         pooled = []
         for logits_N, terms, (own_terms, own_counts) in zip(logits_BN, wanted, own, strict=True):
             counts_N = np.zeros(len(terms), dtype=np.int64)
@@ -126,7 +122,8 @@ class Network:
             pooled.append((terms, logits_N[: len(terms)] + self._bias_V[terms], counts_N))
         return pooled
 
-    def _all_terms(self, logits_BV: Float32, own: Sequence[_Counts]) -> list[_Pooled]:
+    def _all_terms(self, inputs: dict[str, Any], own: Sequence[_Counts]) -> list[_Pooled]:
+        (logits_BV,) = self._pool_all.run(inputs, "logits")
         logits_BV += self._bias_V[: self.vocabulary_size]
         pooled = []
         for logits_V, (own_terms, own_counts) in zip(logits_BV, own, strict=True):
