@@ -117,6 +117,56 @@ def qdrant_peers(forward: ForwardStore, folder: Path) -> list[Peer]:
     ]
 
 
+def milvus_peers(forward: ForwardStore, folder: Path) -> list[Peer]:
+    """Return Milvus Lite's sum of exact dense and sparse lists, at two limits; it has no N."""
+    from pymilvus import AnnSearchRequest, DataType, MilvusClient, WeightedRanker
+
+    started = time.perf_counter()
+    client = MilvusClient(str(folder / "lite.db"))
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("d", DataType.FLOAT_VECTOR, dim=forward.dim)
+    schema.add_field("s", DataType.SPARSE_FLOAT_VECTOR)
+    indexes = client.prepare_index_params()
+    indexes.add_index("d", index_type="FLAT", metric_type="IP")
+    indexes.add_index("s", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
+    client.create_collection("vectors", schema=schema, index_params=indexes)
+
+    def sparse(terms: Int32, weights: Float32) -> dict[int, float]:
+        held = dict(zip(terms.tolist(), weights.tolist(), strict=True))
+        return held or {len(forward.frequency): 1.0}  # it holds no empty one; no query has this
+
+    for start in range(0, len(forward), _BATCH):
+        rows = range(start, min(start + _BATCH, len(forward)))
+        data = [
+            {"id": row, "d": forward.dense[row].tolist(), "s": sparse(*forward.sparse.row(row))}
+            for row in rows
+        ]
+        client.insert("vectors", data)
+    client.flush("vectors")
+    client.load_collection("vectors")
+    seconds = time.perf_counter() - started
+
+    def ask(query: Encoded, k: int, limit: int) -> Ranking:
+        lists = [
+            AnnSearchRequest([vector], field, {"metric_type": "IP"}, limit=limit)
+            for vector, field in (
+                (query.dense[0].tolist(), "d"),
+                (sparse(*query.sparse.row(0)), "s"),
+            )
+        ]
+        added = WeightedRanker(1.0, 1.0, norm_score=False)
+        (found,) = client.hybrid_search("vectors", lists, added, limit=k)
+        ordinals = np.array([hit["id"] for hit in found], dtype=np.int64)
+        return top_k(np.array([hit["distance"] for hit in found], dtype=np.float64), k, ordinals)
+
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return [
+        Peer(f"Milvus Lite, sum of lists of {limit:,}", partial(ask, limit=limit), seconds, size)
+        for limit in (100, 1000)
+    ]
+
+
 def approximate_peers(forward: ForwardStore, folder: Path) -> list[Peer]:
     """Return Seismic and Faiss HNSW, what both list scored exactly."""
     import seismic
@@ -151,5 +201,6 @@ def approximate_peers(forward: ForwardStore, folder: Path) -> list[Peer]:
 PEERS: Mapping[str, Callable[[ForwardStore, Path], list[Peer]]] = {
     "exact": lambda forward, folder: exact_peers(forward),
     "qdrant": qdrant_peers,
+    "milvus": milvus_peers,
     "approximate": approximate_peers,
 }

@@ -17,7 +17,7 @@ DOCS = HERE.parent / "docs"
 WIDTH, LEFT, TOP, HEIGHT, LEGEND = 820, 70, 40, 320, 330
 COLOURS = (
     *("#b5179e", "#4361ee", "#4895ef", "#2a9d8f", "#8ab17d", "#6c757d"),
-    *("#adb5bd", "#f4a261", "#e76f51", "#9c6644"),
+    *("#adb5bd", "#f4a261", "#e76f51", "#9c6644", "#ffb703", "#fb8500"),
 )
 
 

@@ -40,7 +40,16 @@ from dupmae.types import Document, Encoded, Ranking
 KS = (10, 100)
 TOLERANCE = 1e-4
 """By how much a score may be off: peers count in float32."""
-PACKAGES = ("dupmae", "numpy", "scipy", "faiss-cpu", "tantivy", "qdrant-edge-py", "pyseismic-lsr")
+PACKAGES = (
+    "dupmae",
+    "numpy",
+    "scipy",
+    "faiss-cpu",
+    "tantivy",
+    "qdrant-edge-py",
+    "pyseismic-lsr",
+    "milvus-lite",
+)
 _BLOCK = 8192
 
 
@@ -275,7 +284,7 @@ def main(
     cpu_time: bool,
     out: Path | None,
 ) -> None:
-    """Measure proven answers beside Faiss, SciPy, Qdrant Edge, Seismic and HNSW."""
+    """Measure proven answers beside Faiss, SciPy, Qdrant Edge, Milvus Lite, Seismic and HNSW."""
     real, encoder = real_vectors(folders), Encoder.load()
     texts = []
     for path in query_files:
