@@ -101,10 +101,11 @@ class _Scaled:
     def of(cls, dense: Ranked, sparse: Ranked) -> _Scaled:
         by_dense, by_sparse = (_unit(ranked) for ranked in (dense, sparse))
         doc_ids = list({**by_dense, **by_sparse})
-        columns = [
-            [scores.get(doc_id, 0.0) for doc_id in doc_ids] for scores in (by_dense, by_sparse)
+        parts = [
+            np.array([scores.get(doc_id, 0.0) for doc_id in doc_ids])
+            for scores in (by_dense, by_sparse)
         ]
-        return cls(doc_ids, np.array(columns[0]), np.array(columns[1]))
+        return cls(doc_ids, *parts)
 
     def ranked(self, alpha: float) -> Ranked:
         scores = alpha * self.dense + (1 - alpha) * self.sparse
