@@ -1,4 +1,4 @@
-"""How fast the shipped model encodes: ONNX Runtime, torch, and a plain loop in torch.
+"""How fast the shipped model encodes: ONNX Runtime, torch, sentence-transformers, a plain loop.
 
     OMP_NUM_THREADS=1 python benchmarks/encoders.py --out benchmarks/encoders.json
 
@@ -6,7 +6,9 @@ Each round asks all of them in turn, on one thread, and counts processor time: a
 busy with other programs slows them alike. Ratios of medians are what can be compared.
 
 The plain loop is what a reader of the paper would write: padded batches of 32, the logits of the
-whole vocabulary for every token, their maximum.
+whole vocabulary for every token, their maximum. sentence-transformers has a model for dense and one
+for sparse vectors, so texts are read twice, here by the same weights
+(`dupmae.integrations.sentence_transformers`), in torch, which is what runs such models.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -28,6 +31,7 @@ from dupmae.checkpoint import LoadedModel, load_model
 from dupmae.encoder import Encoder
 from dupmae.eval import demo_documents
 from dupmae.folder import shipped_model
+from dupmae.integrations.sentence_transformers import dense_view, sparse_view
 from dupmae.torch_encoder import TorchEncoder
 
 DOCUMENT, QUERY = 200, 12
@@ -87,7 +91,7 @@ def main(documents: int, rounds: int, out: Path) -> None:
     """Measure documents of 200 tokens together, and queries of 12 tokens one by one."""
     torch.set_num_threads(1)
     encoder, with_torch = Encoder.load(threads=1), TorchEncoder.load(threads=1)
-    loaded = load_model(shipped_model())
+    loaded, views = load_model(shipped_model()), (dense_view(), sparse_view())
     long, (query,) = texts(encoder, DOCUMENT, documents), texts(encoder, QUERY, 1)
     report = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -96,11 +100,15 @@ def main(documents: int, rounds: int, out: Path) -> None:
             "python": platform.python_version(),
             "onnxruntime": onnxruntime.__version__,
             "torch": torch.__version__,
+            "sentence-transformers": version("sentence-transformers"),
         },
         "documents_a_second": measure(
             {
                 "onnxruntime": encoder.encode_documents,
                 "torch": with_torch.encode_documents,
+                "sentence-transformers, twice": lambda some: [
+                    view.encode_document(some, show_progress_bar=False) for view in views
+                ],
                 "plain torch loop": lambda some: plain(loaded, some),
             },
             long,
@@ -110,6 +118,9 @@ def main(documents: int, rounds: int, out: Path) -> None:
             {
                 "onnxruntime": encoder.encode_queries,
                 "torch": with_torch.encode_queries,
+                "sentence-transformers, twice": lambda some: [
+                    view.encode_query(some, show_progress_bar=False) for view in views
+                ],
                 "plain torch loop": lambda some: plain(loaded, some),
             },
             [query],
