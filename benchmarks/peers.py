@@ -109,7 +109,7 @@ def qdrant_peers(forward: ForwardStore, folder: Path) -> list[Peer]:
         ordinals = np.array([point.id for point in found], dtype=np.int64)
         return top_k(np.array([point.score for point in found], dtype=np.float64), k, ordinals)
 
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = _bytes_in(folder)
     limits = {"100": 100, "1,000": 1000, "N": len(forward)}
     return [
         Peer(f"Qdrant Edge, sum of lists of {label}", partial(ask, limit=limit), seconds, size)
@@ -160,7 +160,7 @@ def milvus_peers(forward: ForwardStore, folder: Path) -> list[Peer]:
         ordinals = np.array([hit["id"] for hit in found], dtype=np.int64)
         return top_k(np.array([hit["distance"] for hit in found], dtype=np.float64), k, ordinals)
 
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = _bytes_in(folder)
     return [
         Peer(f"Milvus Lite, sum of lists of {limit:,}", partial(ask, limit=limit), seconds, size)
         for limit in (100, 1000)
@@ -194,8 +194,12 @@ def approximate_peers(forward: ForwardStore, folder: Path) -> list[Peer]:
         dense, sparse = forward.score(query.dense[0], terms, weights, union)
         return top_k(dense + sparse, k, union)
 
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = _bytes_in(folder)
     return [Peer("Seismic + HNSW, 100 of each scored exactly", ask, seconds, size)]
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 PEERS: Mapping[str, Callable[[ForwardStore, Path], list[Peer]]] = {

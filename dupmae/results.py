@@ -44,7 +44,7 @@ class _Columns(Sequence[Row]):
     def __init__(self, *columns: Sequence[Any]) -> None:
         self._columns = columns
         if len(set(map(len, columns))) > 1:
-            raise ValueError(f"columns of {', '.join(map(str, map(len, columns)))} rows")
+            raise ValueError(f"columns of {', '.join(map(str, map(len, columns)))} hits")
 
     @property
     def doc_ids(self) -> Sequence[str]:

@@ -174,7 +174,8 @@ class ForwardStore:
             IndexMissingError: if a term is not in the vocabulary, as damage can make of it.
         """
         terms, weights = self.sparse.row(ordinal)
-        if len(terms) and not 0 <= terms.min() <= terms.max() < len(self.frequency):
+        # Without a sign, one below 0 is above all: one pass, for exports read every document so.
+        if len(terms) and terms.view(np.uint32).max() >= len(self.frequency):
             raise IndexMissingError(
                 f"the forward store's terms.npy is damaged (vector {ordinal} has a term outside "
                 f"0..{len(self.frequency) - 1}); build the index again"

@@ -53,5 +53,5 @@ def test_ids_and_scores_are_a_sequence_of_pairs_without_a_copy():
 
 def test_there_may_be_no_hits_but_no_columns_of_different_lengths():
     assert (list(Hits()), len(Hits()), Hits() == ()) == ([], 0, True)
-    with pytest.raises(ValueError, match="columns of 2, 1, 1, 1 rows"):
+    with pytest.raises(ValueError, match="columns of 2, 1, 1, 1 hits"):
         Hits(["a", "b"], [1.0], [1.0], [0.0])
