@@ -13,10 +13,8 @@ or nothing but unknown words) has a dense vector and no terms.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,30 +25,16 @@ from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
 from dupmae.hardware import describe_cpu
 from dupmae.heads import HeadSettings, check_servable
-from dupmae.inputs import batches
-from dupmae.runtime import RUNTIME, Network, Reading
+from dupmae.reader import Reader
+from dupmae.runtime import RUNTIME, GraphNetwork
 from dupmae.stored import StoredModel, read_model
-from dupmae.term_weights import (
-    activate,
-    corpus_factors,
-    document_factors,
-    expand_query,
-    top_terms,
-    unit,
-)
-from dupmae.types import (
-    CorpusStatistics,
-    Encoded,
-    Float32,
-    Int32,
-    SparseVectors,
-)
+from dupmae.term_weights import TermWeights
+from dupmae.types import CorpusStatistics, Encoded
 
 BATCH_TOKENS = 512
 """Of documents, padding included; each thread has such a batch at a time."""
 QUERY_BATCH_TOKENS = 256
 """So that a few dozen queries keep all threads busy."""
-_Row = tuple[Int32, Float32]
 
 
 class Encoder(BaseEncoder):
@@ -69,11 +53,19 @@ class Encoder(BaseEncoder):
         )
         super().__init__(model.name, heads, model.tokenizer, model.special_ids)
         self._seal = model.seal(heads)
-        self._network = Network(model, heads)
-        self._threads = threads or _processors()
-        self._query_weight_V = np.maximum(weights["query_term_weight"].astype(np.float32), 0)
         idf_V = weights.get("training_idf")
-        self._training_idf_V = None if idf_V is None else idf_V.astype(np.float32)
+        term_weights = TermWeights(
+            heads,
+            np.maximum(weights["query_term_weight"].astype(np.float32), 0),
+            None if idf_V is None else idf_V.astype(np.float32),
+        )
+        self._reader = Reader(
+            GraphNetwork(model, heads),
+            term_weights,
+            BATCH_TOKENS,
+            QUERY_BATCH_TOKENS,
+            threads or _processors(),
+        )
 
     @classmethod
     def load(
@@ -114,65 +106,12 @@ class Encoder(BaseEncoder):
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""
-        expands = self.heads.expands(as_query=False)
-        return self._encode(ids, self._document_row, BATCH_TOKENS, expands=expands)
+        return self._reader.documents(ids)
 
     def _encode_queries(
         self, ids: Sequence[Sequence[int]], corpus: CorpusStatistics | None
     ) -> Encoded:
-        weigh = partial(self._query_row, corpus=corpus)
-        expands = self.heads.expands(as_query=True)
-        return self._encode(ids, weigh, QUERY_BATCH_TOKENS, expands=expands)
-
-    def _encode(
-        self,
-        ids: Sequence[Sequence[int]],
-        weigh: Callable[[Reading], _Row],
-        budget: int,
-        *,
-        expands: bool,
-    ) -> Encoded:
-        dense = np.zeros((len(ids), self.dense_dim), dtype=np.float32)
-        rows: list[_Row] = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(ids)
-
-        def encode(batch: Sequence[int]) -> None:
-            texts = self._network.read([ids[place] for place in batch], expands=expands)
-            for place, text in zip(batch, texts, strict=True):
-                dense[place] = unit(text.dense) if self.heads.normalize else text.dense
-                rows[place] = weigh(text)
-
-        _run_all(encode, list(batches([len(text) for text in ids], budget)), self._threads)
-        return Encoded(dense, SparseVectors.from_rows(rows))
-
-    def _document_row(self, text: Reading) -> _Row:
-        heads = self.heads
-        weights = activate(text.logits, heads) * document_factors(text.counts, text.length, heads)
-        return top_terms(text.terms.astype(np.int32), weights.astype(np.float32), heads.k_document)
-
-    def _query_row(self, text: Reading, corpus: CorpusStatistics | None) -> _Row:
-        heads = self.heads
-        weights = activate(text.logits, heads) * self._query_weight_V[text.terms]
-        if corpus is not None:
-            if self._training_idf_V is not None:
-                weights = weights * corpus_factors(self._training_idf_V, text.terms, corpus, heads)
-            # What no document has can expand nothing, and would take another term's place.
-            weights = weights * ((text.counts > 0) | (corpus.frequency[text.terms] > 0))
-        weights = expand_query(weights, text.counts, heads) * np.exp(text.log_gain)
-        return top_terms(text.terms.astype(np.int32), weights.astype(np.float32), heads.k_query)
-
-
-def _run_all(
-    work: Callable[[Sequence[int]], None], batches: Sequence[Sequence[int]], threads: int
-) -> None:
-    """Do the work on every batch, on several at once; an error or an interrupt ends it soon."""
-    if threads == 1 or len(batches) < 2:
-        for batch in batches:
-            work(batch)
-        return
-    with ThreadPoolExecutor(min(threads, len(batches))) as pool:
-        # What `map` returns cancels all that has not begun when waiting for it is given up.
-        for _ in pool.map(work, batches):
-            pass
+        return self._reader.queries(ids, corpus)
 
 
 def _processors() -> int:

@@ -3,7 +3,8 @@
 About half of all inference FLOPs are this projection onto the vocabulary. It is done in pieces
 that stay in cache, and where only some terms are wanted, of these alone.
 
-Shapes: T tokens of several texts below one another, B texts, D hidden, V vocabulary, N own terms.
+Shapes: T tokens of several texts below one another, B texts, L tokens of the longest, D hidden, V
+vocabulary, N terms of each text that are wanted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from dupmae.model import NEVER
 
 CACHED_LOGITS = 2**18
 """Logits computed at a time on a CPU: 1 MiB of float32, about one core's L2 cache.
@@ -25,34 +28,43 @@ SMALLEST_CHUNK = 256
 """Terms in a chunk at least: narrower products waste the time of starting them."""
 
 
-def pool_terms(states_TD: Tensor, terms_N: Tensor, head_VD: Tensor, head_bias_V: Tensor) -> Tensor:
-    """Return the maximum logit (N,) of the given terms over the tokens of one text.
+def pool_given(states_BLD: Tensor, votes_BL: Tensor, head_VD: Tensor, terms_BN: Tensor) -> Tensor:
+    """Return the maximum logit, without bias, of each text's given terms (B, N).
 
     Args:
-        states_TD: transformed states of the text's voting tokens, at least one.
-        terms_N: term ids.
+        states_BLD: transformed states, padded.
+        votes_BL: bool, the tokens that take part; a text without any gets `NEVER`.
         head_VD: the vocabulary projection.
-        head_bias_V: its bias.
+        terms_BN: term ids, padded by any.
     """
-    return (states_TD @ head_VD[terms_N].T).amax(dim=0) + head_bias_V[terms_N]
+    silent_BL1 = ~votes_BL.unsqueeze(2)
+    chunk = max(SMALLEST_CHUNK, _at_once(states_BLD) // votes_BL.numel())
+    pooled = []
+    for terms_BC in terms_BN.split(chunk, dim=1):
+        logits_BLC = torch.bmm(states_BLD, head_VD[terms_BC].transpose(1, 2))
+        pooled.append(logits_BLC.masked_fill_(silent_BL1, NEVER).amax(dim=1))
+    return torch.cat(pooled, dim=1)
 
 
-def pool_vocabulary(
-    states_TD: Tensor, lengths: Sequence[int], head_VD: Tensor, head_bias_V: Tensor
-) -> Tensor:
-    """Return the maximum logit (B, V) of every term over the tokens of each text.
+def pool_vocabulary(states_TD: Tensor, lengths: Sequence[int], head_VD: Tensor) -> Tensor:
+    """Return the maximum logit, without bias, of every term over the tokens of each text (B, V).
 
     Args:
         states_TD: transformed states of the voting tokens, the texts below one another.
-        lengths: how many of the T tokens each text has, at least one.
+        lengths: how many of the T tokens each text has; one that has none gets `NEVER`.
         head_VD: the vocabulary projection.
-        head_bias_V: its bias.
     """
-    at_once = CACHED_LOGITS if states_TD.device.type == "cpu" else DEVICE_LOGITS
-    chunk = max(SMALLEST_CHUNK, at_once // len(states_TD))
+    chunk = max(SMALLEST_CHUNK, _at_once(states_TD) // max(1, len(states_TD)))
     pooled_BV = states_TD.new_empty(len(lengths), len(head_VD))
     for pooled_BC, head_CD in zip(pooled_BV.split(chunk, dim=1), head_VD.split(chunk), strict=True):
         logits_TC = states_TD @ head_CD.T
         for pooled_C, logits_LC in zip(pooled_BC, logits_TC.split(list(lengths)), strict=True):
-            torch.amax(logits_LC, dim=0, out=pooled_C)
-    return pooled_BV.add_(head_bias_V)
+            if len(logits_LC):
+                torch.amax(logits_LC, dim=0, out=pooled_C)
+            else:
+                pooled_C.fill_(NEVER)
+    return pooled_BV
+
+
+def _at_once(states: Tensor) -> int:
+    return CACHED_LOGITS if states.device.type == "cpu" else DEVICE_LOGITS

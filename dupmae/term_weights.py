@@ -1,17 +1,50 @@
-"""Max-pooled logits → term weights of documents and queries, in NumPy: `model.py` without torch.
+"""What a network says of a text → its vectors, in NumPy: the heads of `model.py` without torch.
 
 All arrays are of one text, over the terms that it may keep: (n,).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.heads import CORPUS_PRIOR, LEAST_IDF, HeadSettings
+from dupmae.readings import Reading
 from dupmae.types import CorpusStatistics, Float32, Int32, Int64
+
+Row = tuple[Int32, Float32]
+"""Terms, strictly increasing, and their weights, all above 0."""
+
+
+@dataclass(frozen=True)
+class TermWeights:
+    """How a model weighs the terms of its texts."""
+
+    heads: HeadSettings
+    query_weight_V: Float32
+    """u, at least 0."""
+    training_idf_V: Float32 | None
+
+    def document(self, text: Reading) -> Row:
+        """Return the terms that a document keeps."""
+        heads = self.heads
+        weights = activate(text.logits, heads) * document_factors(text.counts, text.length, heads)
+        return top_terms(text.terms.astype(np.int32), weights.astype(np.float32), heads.k_document)
+
+    def query(self, text: Reading, corpus: CorpusStatistics | None) -> Row:
+        """Return the terms that a query keeps, in the given corpus or in any."""
+        heads = self.heads
+        weights = activate(text.logits, heads) * self.query_weight_V[text.terms]
+        if corpus is not None:
+            if self.training_idf_V is not None:
+                weights = weights * corpus_factors(self.training_idf_V, text.terms, corpus, heads)
+            # What no document has can expand nothing, and would take another term's place.
+            weights = weights * ((text.counts > 0) | (corpus.frequency[text.terms] > 0))
+        weights = expand_query(weights, text.counts, heads) * np.exp(text.log_gain)
+        return top_terms(text.terms.astype(np.int32), weights.astype(np.float32), heads.k_query)
 
 
 def activate(logits: Float32, heads: HeadSettings) -> Float32:

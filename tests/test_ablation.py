@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from tiny_model import VOCABULARY, WORDS, tiny_tokenizer
 from transformers import BertConfig, BertModel
 
+from dupmae import torch_network
 from dupmae.checkpoint import load_model
 from dupmae.cli import main
 from dupmae.config import flat_config, load_config, parse_overrides
@@ -24,6 +26,7 @@ from dupmae.encoder import Encoder
 from dupmae.errors import TrainingError, UsageError
 from dupmae.finetune import FinetuneConfig
 from dupmae.heads import HeadSettings
+from dupmae.packed import Layout, places
 from dupmae.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -232,6 +235,10 @@ def test_a_command_that_fails_ends_the_ablation(plan: Any) -> None:
         ablation.run(["-c", "raise SystemExit(3)"], plan)
 
 
+def places_of(mask: torch.Tensor) -> Iterator[torch.Tensor]:
+    return map(torch.from_numpy, places(mask.sum(dim=1).numpy()))
+
+
 def test_the_trunk_gives_what_the_whole_body_gives_and_reads_a_text_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +253,7 @@ def test_the_trunk_gives_what_the_whole_body_gives_and_reads_a_text_once(
     kept = trunk.Trunk(2, tmp_path)
     monkeypatch.setattr(BertModel, "forward", BertModel.forward)  # given back at the end
     monkeypatch.setattr(Encoder, "load", Encoder.load)
+    monkeypatch.setattr(torch_network, "read_body", torch_network.read_body)
     trunk.install(kept)
     below, above = [], []
     model.encoder.layer[0].register_forward_hook(lambda *seen: below.append(len(seen[1][0])))
@@ -258,6 +266,9 @@ def test_the_trunk_gives_what_the_whole_body_gives_and_reads_a_text_once(
     torch.testing.assert_close(both[mask.bool()], expected[mask.bool()])
     assert torch.equal(again, both)
     assert (below, above) == ([1, 1], [1, 2, 2])
+    packed = torch_network.read_body(model, ids[mask.bool()], Layout((2, 5), *places_of(mask)))
+    torch.testing.assert_close(packed, both[mask.bool()])
+    assert (below, above) == ([1, 1], [1, 2, 2, 2])
 
     again.sum().backward()
     assert model.encoder.layer[2].output.dense.weight.grad is not None

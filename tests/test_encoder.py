@@ -229,13 +229,15 @@ def test_without_the_setting_and_expansion_no_corpus_changes_a_query(tiny_encode
 def test_vectors_do_not_depend_on_the_batch_or_its_order(
     tiny_encoder, monkeypatch, expansion, budget
 ):
-    encoder = tiny_encoder(expansion=expansion, frequency_k1=0.9, cls_attention=True)
-    # A query's weights are about 20 here, so they are rounded more coarsely.
-    tested = {encoder.encode_documents: TOLERANCE, encoder.encode_queries: 3 * TOLERANCE}
-    usual = [encode(TEXTS) for encode in tested]
+    settings = {"expansion": expansion, "frequency_k1": 0.9, "cls_attention": True}
+    encoder = tiny_encoder(**settings)
+    usual = [encoder.encode_documents(TEXTS), encoder.encode_queries(TEXTS)]
     for name in ("BATCH_TOKENS", "QUERY_BATCH_TOKENS"):
         monkeypatch.setattr(encoder_module, name, budget)
     monkeypatch.setattr(torch_encoder, "CPU_BATCH_TOKENS", budget)
+    encoder = tiny_encoder(**settings)
+    # A query's weights are about 20 here, so they are rounded more coarsely.
+    tested = {encoder.encode_documents: TOLERANCE, encoder.encode_queries: 3 * TOLERANCE}
     for (encode, tolerance), before in zip(tested.items(), usual, strict=True):
         assert_same(before, encode(TEXTS), tolerance)
         backwards = encode(TEXTS[::-1])

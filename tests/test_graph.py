@@ -63,7 +63,7 @@ def test_the_vocabulary_is_held_once_and_again_only_to_expand(tmp_path, monkeypa
     monkeypatch.setattr(runtime, "_Session", Spy)
     for expansion in (0.0, 0.5):
         opened.clear()
-        stored = loaded(tmp_path, tiny_model(expansion=expansion))._network._words_VD
+        stored = loaded(tmp_path, tiny_model(expansion=expansion))._reader.network._words_VD
         weights = [weight for graph in opened for weight in graph.weights.values()]
         large = [weight for weight in weights if len(VOCABULARY) in weight.shape]
         copies = [weight for weight in large if weight is not stored]
@@ -88,7 +88,7 @@ def test_an_error_in_one_thread_is_raised_and_no_batch_begins_after_it(tmp_path,
         begun.append(ids)
         raise MemoryError("none left")
 
-    monkeypatch.setattr(encoder._network, "read", fail)
+    monkeypatch.setattr(encoder._reader.network, "read", fail)
     with pytest.raises(MemoryError, match="none left"):
         encoder.encode_documents(TEXTS * 200)
     assert len(begun) < 1000

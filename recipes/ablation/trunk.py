@@ -24,8 +24,10 @@ from torch import Tensor
 from transformers import BertModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from dupmae import torch_network
 from dupmae.encoder import Encoder
 from dupmae.files import replacing
+from dupmae.packed import Layout
 from dupmae.torch_encoder import TorchEncoder
 
 
@@ -118,7 +120,13 @@ def install(trunk: Trunk) -> None:
     ) -> BaseModelOutputWithPooling:
         return trunk.forward(self, input_ids, attention_mask)
 
+    def read_body(model: BertModel, tokens_T: Tensor, layout: Layout) -> Tensor:
+        input_ids_BL = layout.pad(tokens_T.unsqueeze(1)).squeeze(2)
+        states = trunk.forward(model, input_ids_BL, layout.mask().long())
+        return layout.pack(states.last_hidden_state)
+
     BertModel.forward = forward
+    torch_network.read_body = read_body
     Encoder.load = TorchEncoder.load  # the other one runs an ONNX graph, whole
 
 
