@@ -184,7 +184,6 @@ class DupMAE(nn.Module):
         counts_BV: Tensor,
         cls_BD: Tensor,
         terms_V: Tensor | None,
-        corpus_factor_V: Tensor | None = None,
     ) -> Tensor:
         """Turn activated weights of queries into query weights (same shape).
 
@@ -196,14 +195,11 @@ class DupMAE(nn.Module):
             counts_BV: how often each term occurs in each query.
             cls_BD: states of [CLS].
             terms_V: ids of the columns, all if None.
-            corpus_factor_V: further factors of the columns, from `corpus_factors`.
         """
         term_weight_V = (
             self.query_term_weight if terms_V is None else self.query_term_weight[terms_V]
         )
         weighted_BV = weights_BV * functional.relu(term_weight_V)
-        if corpus_factor_V is not None:
-            weighted_BV = weighted_BV * corpus_factor_V
         weighted_BV = expand_query(weighted_BV, counts_BV, self.heads)
         return weighted_BV * torch.exp(self.query_log_gain(cls_BD))
 

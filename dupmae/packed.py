@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import BertModel
+from transformers.models.bert.modeling_bert import BertSelfAttention
 
 from dupmae.types import Int64
 
@@ -39,10 +40,10 @@ class Layout:
     def pad(self, packed_TX: Tensor) -> Tensor:
         """Return (B, L, X), zeros where there is no token."""
         if not self.is_padded:
-            return packed_TX.unflatten(0, self.shape)
+            return packed_TX.view(*self.shape, -1)
         rows, columns = self.shape
         padded = packed_TX.new_zeros(rows * columns, packed_TX.shape[1])
-        return padded.index_copy_(0, self.slots_T, packed_TX).unflatten(0, self.shape)
+        return padded.index_copy_(0, self.slots_T, packed_TX).view(rows, columns, -1)
 
     def pack(self, padded_BLX: Tensor) -> Tensor:
         """Return (T, X)."""
@@ -78,11 +79,12 @@ def read_body(body: BertModel, tokens_T: Tensor, layout: Layout) -> Tensor:
 
 
 def _attend(
-    attention: nn.Module, hidden_TD: Tensor, layout: Layout, mask_B11L: Tensor | None
+    attention: BertSelfAttention, hidden_TD: Tensor, layout: Layout, mask_B11L: Tensor | None
 ) -> Tensor:
+    rows, columns = layout.shape
     query, key, value = (
         layout.pad(project(hidden_TD))
-        .unflatten(-1, (attention.num_attention_heads, -1))
+        .view(rows, columns, attention.num_attention_heads, -1)
         .transpose(1, 2)
         for project in (attention.query, attention.key, attention.value)
     )

@@ -85,7 +85,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].partition(". ")[0]  # torch goes on and on
         raise UsageError(f"device {name!r} cannot be used: {reason}") from None
     return device
 

@@ -99,8 +99,8 @@ class TorchEncoder(BaseEncoder):
         Args:
             folder: a folder or a name on the Hugging Face hub; the shipped `dupmae-mini` if None.
             device: torch's name of a device, or "auto": a GPU if there is one.
-            precision: of the products; bfloat16 is off by half a percent and several times as fast
-                on a GPU.
+            precision: of the products; bfloat16 is off by about one percent of a vector's length
+                and for GPUs.
             threads: CPU threads of this whole process; torch's own choice if None.
             settings: fields of `HeadSettings` to use instead of the folder's, such as
                 `{"k_document": 128}`.

@@ -96,14 +96,14 @@ class TorchNetwork:
             logits = pool_given(layout.pad(states_TD), votes_BL, head_VD, terms_BN)
         return self._heads.cls_projection(cls_BD), self._heads.query_log_gain(cls_BD), logits
 
-    def _send(self, *arrays: NDArray[Any]) -> Sequence[Tensor]:
+    def _send(self, *arrays: NDArray[Any]) -> tuple[Tensor, ...]:
         """Bring arrays of whole numbers to the device, as one."""
         flat = [np.ravel(np.asarray(array, np.int64)) for array in arrays]
         together = torch.from_numpy(np.concatenate(flat))
         if self._device.type == "cuda":
             together = together.pin_memory()
         together = together.to(self._device, non_blocking=True)
-        return together.split([len(array) for array in flat])
+        return torch.split(together, [len(array) for array in flat])
 
     def _fetch(self, *found: Tensor) -> list[NDArray[Any]]:
         """Bring matrices of equally many rows back, as one."""

@@ -40,7 +40,7 @@ TIERS = [
     {"card", "graph", "objective", "represent", "run_folder", "state"},
     {"checkpoint", "probe", "runtime", "teachers", "torch_network", "trainer"},
     {"batch", "encoder", "initialise", "torch_encoder"},
-    {"retrieval_loss"},
+    {"device_encoder", "retrieval_loss"},
     {"finetune", "pretrain"},
     {"stages"},
     {"adapt"},

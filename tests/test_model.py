@@ -93,10 +93,6 @@ def test_query_weights_are_factors_a_norm_and_a_gain(normalize: bool) -> None:
     whole[:, terms] = weights
     found_whole = model.weigh_query(whole, torch.ones_like(whole), cls, None)
     torch.testing.assert_close(found_whole[:, terms], found)
-    factors = torch.tensor([2.0, 1.5, 9.0, 1.0])
-    weighed = torch.tensor([[6.0, 6.0, 0.0, 0.0], [0.0] * 4]) / (math.sqrt(72) if normalize else 1)
-    found = model.weigh_query(weights, counts, cls, terms, factors)
-    torch.testing.assert_close(found, weighed * gain.unsqueeze(1))
 
 
 @given(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import click
 from dupmae.commands.options import (
     index_option,
     json_option,
+    load_device_encoder,
     load_encoder,
     model_option,
     threads_option,
@@ -22,6 +22,7 @@ from dupmae.errors import UsageError
 
 if TYPE_CHECKING:
     from dupmae.engine import Chunk, Manifest, VectorFiles
+    from dupmae.torch_encoder import Precision
     from dupmae.types import TextEncoder
 
 
@@ -76,6 +77,18 @@ OVERLAPS = 6
 )
 @index_option
 @model_option
+@click.option(
+    "--device",
+    "devices",
+    metavar="NAMES",
+    help="Encode documents with torch there, by one process each: cuda for all GPUs, or names such "
+    "as cuda:0,cuda:1.  [default: the processor, without torch]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of --device.  [default: bfloat16 on a GPU]",
+)
 @click.option("--replace", is_flag=True, help="Begin anew instead of adding to the index there.")
 @threads_option
 @json_option
@@ -85,6 +98,8 @@ def index(
     vector_files: tuple[Path, ...],
     index_folder: Path,
     model: str | None,
+    devices: str | None,
+    precision: Precision | None,
     threads: int | None,
     as_json: bool,
     **build: Any,
@@ -98,6 +113,7 @@ def index(
     """
     if is_demo == (corpus is not None):
         raise UsageError("give a corpus file, or --demo for the built-in one")
+    _check_devices(devices, precision, vector_files)
     build["chunk"] = _chunk(build["chunk"], build.pop("overlap"))
     from dupmae.engine import build_index, count_documents, read_corpus
 
@@ -109,7 +125,15 @@ def index(
         documents, total = iter(demo), len(demo)
     else:
         documents, total = read_corpus(corpus), count_documents(corpus)
-    with _source(vector_files, model, threads) as source:
+    with ExitStack() as stack:
+        source: TextEncoder | VectorFiles
+        if vector_files:
+            source = stack.enter_context(_vectors(vector_files, model, threads))
+        elif devices is None:
+            source = load_encoder(model, threads)
+        else:
+            source = stack.enter_context(load_device_encoder(model, devices, precision, threads))
+            build["block_size"] = source.documents_at_once
         started = time.monotonic()
         manifest = build_index(documents, source, index_folder, total=total, **build)
         seconds = time.monotonic() - started
@@ -137,19 +161,22 @@ def _chunk(tokens: int | None, overlap: int | None) -> Chunk | None:
     return Chunk(tokens, tokens // OVERLAPS if overlap is None else overlap)
 
 
-@contextmanager
-def _source(
-    vector_files: tuple[Path, ...], model: str | None, threads: int | None
-) -> Iterator[TextEncoder | VectorFiles]:
-    """Give what the documents' vectors come from; files that name their encoder need no model."""
-    if not vector_files:
-        yield load_encoder(model, threads)
-        return
+def _check_devices(
+    devices: str | None, precision: str | None, vector_files: tuple[Path, ...]
+) -> None:
+    """Refuse what would have no effect."""
+    if devices is not None and vector_files:
+        raise UsageError("--vectors brings the vectors, so there is nothing to do for --device")
+    if precision is not None and devices is None:
+        raise UsageError("--precision is that of --device; give one too")
+
+
+def _vectors(vector_files: tuple[Path, ...], model: str | None, threads: int | None) -> VectorFiles:
+    """Open files of vectors; those that name their encoder need no model."""
     from dupmae.engine import VectorFiles
 
     encoder = None if model is None else load_encoder(model, threads)
-    with VectorFiles.open(vector_files, encoder) as vectors:
-        yield vectors
+    return VectorFiles.open(vector_files, encoder)
 
 
 def _passages(manifest: Manifest) -> str:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dupmae.commands.extras import missing_modules
-from dupmae.errors import TorchNeededError
+from dupmae.commands.extras import missing_modules, require_extra
+from dupmae.errors import TorchNeededError, UsageError
 
 if TYPE_CHECKING:
+    from dupmae.device_encoder import DeviceEncoder
     from dupmae.encoder import Encoder
     from dupmae.engine import Filter, SearchEngine
-    from dupmae.torch_encoder import TorchEncoder
+    from dupmae.torch_encoder import Precision, TorchEncoder
 
     AnyEncoder = Encoder | TorchEncoder
 
@@ -98,3 +99,17 @@ def load_encoder(model: str | None, threads: int | None = None) -> AnyEncoder:
     from dupmae.torch_encoder import TorchEncoder
 
     return TorchEncoder.load(model, threads=threads)
+
+
+def load_device_encoder(
+    model: str | None, devices: str, precision: Precision | None, threads: int | None = None
+) -> DeviceEncoder:
+    """Load the named model, or the shipped one, on devices that are named with commas."""
+    require_extra("train", "--device")
+    from dupmae.device_encoder import DeviceEncoder
+
+    names = [name for name in devices.split(",") if name]
+    if not names:
+        raise UsageError("--device names no device; give one such as cuda or cuda:0,cuda:1")
+    queries = load_encoder(model, threads)
+    return DeviceEncoder(queries, model, names, precision=precision)
