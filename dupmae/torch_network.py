@@ -83,17 +83,14 @@ class TorchNetwork:
         )
         layout = Layout((len(lengths_B), int(lengths_B.max())), columns_T, slots_T)
         hidden_TD = read_body(self._model.lm.bert, tokens_T, layout)
-        states_TD = self._model.transform(hidden_TD)
+        states_BLD = layout.pad(self._model.transform(hidden_TD))
+        votes_BL = layout.pad(votes_T[:, None]).squeeze(2).bool()
         cls_BD = self._model.cls_state(layout.pad(hidden_TD), layout.mask()).float()
         head_VD, _ = self._model.vocabulary_head()
         if batch.wanted is None:
-            votes_B = [int(counts.sum()) for _, counts in batch.own]
-            head_VD = head_VD[: self._terms.size]
-            logits = pool_vocabulary(states_TD[votes_T.bool()], votes_B, head_VD)
+            logits = pool_vocabulary(states_BLD, votes_BL, head_VD[: self._terms.size])
         else:
-            votes_BL = layout.pad(votes_T[:, None]).squeeze(2).bool()
-            terms_BN = wanted.view(wanted_BN.shape)
-            logits = pool_given(layout.pad(states_TD), votes_BL, head_VD, terms_BN)
+            logits = pool_given(states_BLD, votes_BL, head_VD, wanted.view(wanted_BN.shape))
         return self._heads.cls_projection(cls_BD), self._heads.query_log_gain(cls_BD), logits
 
     def _send(self, *arrays: NDArray[Any]) -> tuple[Tensor, ...]:
