@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -18,7 +19,17 @@ settings.register_profile("dupmae", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=25)
 settings.load_profile("dupmae")
 
+# Until all test files are imported there is hardly any garbage, but much to look through for it.
+gc.disable()
+
 SHARED = Path(os.environ.get("DUPMAE_SHARED", Path(__file__).parents[1].parent / "shared"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports brought out of every collection of garbage from here on."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
