@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from examples import examples
 from fakes import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,7 +65,7 @@ def as_rows(result: SearchResult) -> list[tuple[float, str]]:
     return [(round(hit.score, 12), hit.doc_id) for hit in result.hits]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.sampled_from([*WORDS, "🐋", "unheard"]), max_size=5),
     st.integers(1, 200),
