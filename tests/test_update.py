@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ import pytest
 from fakes import FakeEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from killed import dying_at, exit_code
 
 from dupmae.engine import (
     SearchEngine,
@@ -415,27 +414,15 @@ def test_merging_comes_to_an_end_with_few_segments(sizes) -> None:
 
 # ---- updates that are stopped ----------------------------------------------------------------
 
-KILLED_UPDATE = """
-import os, signal, sys
-from pathlib import Path
-from unittest import mock
-sys.path.insert(0, {tests!r})
-from test_update import document, encoder
-from dupmae.engine import build_index
-def die(*args, **options): os.kill(os.getpid(), signal.SIGKILL)
-mock.patch("dupmae.indexes.sparse.InvertedIndex.build", die).start()
-build_index([document(n, 1) for n in range(30, 50)], encoder(), {folder!r}, block_size=4)
-"""
-
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
 @pytest.mark.parametrize("meanwhile", ["nothing", "a delete", "compaction", "a replacement"])
 def test_a_killed_update_goes_on_whatever_was_written_meanwhile(
     folder: Path, meanwhile: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    script = KILLED_UPDATE.format(tests=str(Path(__file__).parent), folder=str(folder))
-    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
-    assert killed.returncode == -9, killed.stderr
+    step, new = "dupmae.indexes.sparse.InvertedIndex.build", [document(n, 1) for n in range(30, 50)]
+    options = {"block_size": 4}
+    assert exit_code(dying_at, step, build_index, new, encoder(), folder, **options) == -9
     model = Model([document(n) for n in range(40)])
     assert_as_built_of(folder, model.documents)
     if meanwhile != "nothing":
@@ -444,7 +431,6 @@ def test_a_killed_update_goes_on_whatever_was_written_meanwhile(
     if meanwhile == "compaction":
         compact(folder)
     again = encoder()
-    new = [document(n, 1) for n in range(30, 50)]
     with caplog.at_level(logging.WARNING):
         build_index(new, again, folder, block_size=4, replace=meanwhile == "a replacement")
     assert again.encoded_documents == 0
