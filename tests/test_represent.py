@@ -43,8 +43,8 @@ def slow_weights(model: DupMAE, ids: list[int], terms: list[int], *, as_query: b
     mask = torch.ones(1, len(ids), dtype=torch.long)
     states = model.hidden_states(torch.tensor([ids]), mask)[0]
     cls = model.cls_state(states.unsqueeze(0), mask)[0]
-    transformed = model.transform(states)
-    head, bias = model.vocabulary_head()
+    transformed = model.transform(states).numpy()
+    head, bias = (parameter.detach().numpy() for parameter in model.vocabulary_head())
     own = [token for token in ids if token >= SPECIAL]
     weights = []
     for term in terms:
