@@ -121,8 +121,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("where", [None, "third = 1"])
-@pytest.mark.parametrize("weights", [Weights(), Weights(0.2, 3.0), Weights(2.0, 0.1)])
+@pytest.mark.parametrize(
+    ("weights", "where"),
+    [
+        (Weights(), None),
+        pytest.param(Weights(), "third = 1", marks=pytest.mark.slow),
+        (Weights(0.2, 3.0), "third = 1"),
+        pytest.param(Weights(0.2, 3.0), None, marks=pytest.mark.slow),
+        (Weights(2.0, 0.1), None),
+        pytest.param(Weights(2.0, 0.1), "third = 1", marks=pytest.mark.slow),
+    ],
+)
 def test_an_index_of_several_segments_is_scanned_exactly(
     folder: Path, where: str | None, weights: Weights
 ) -> None:

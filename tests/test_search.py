@@ -100,7 +100,7 @@ def test_a_shorter_answer_is_the_start_of_a_longer_one(engine: SearchEngine) -> 
         assert engine.search("captain of the ship", k).hits == everything[:k]
 
 
-@pytest.mark.parametrize("feedback", [0.0, 0.5])
+@pytest.mark.parametrize("feedback", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_pages_join_to_the_one_full_ranking(engine: SearchEngine, feedback: float) -> None:
     query = "captain of the ship"
     everything = engine.search(query, 153, feedback=feedback).hits
