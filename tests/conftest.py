@@ -110,9 +110,9 @@ def tab(browser: Any, address: str) -> Iterator[Any]:
     opened.close()
 
 
-@pytest.fixture(scope="module")
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """Flush nothing: what survives a fault is seen by `test_faults.py`."""
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Flush nothing: what survives a fault is seen by `test_faults.py`, in other processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         yield

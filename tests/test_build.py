@@ -343,7 +343,7 @@ build_index(NEW, FakeEncoder(), {folder!r}, replace=True, block_size=4)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no file size limits on Windows")
-@pytest.mark.parametrize("limit", [100, 5_000])
+@pytest.mark.parametrize("limit", [pytest.param(100, marks=pytest.mark.slow), 5_000])
 def test_writes_that_the_system_refuses_leave_the_old_index(old_index: Path, limit: int) -> None:
     script = BUILD_WITH_A_LIMIT.format(
         tests=str(Path(__file__).parent), folder=str(old_index), limit=limit

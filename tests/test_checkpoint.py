@@ -298,18 +298,24 @@ def with_extras(tensors: Tensors) -> Tensors:
     }
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+LAYOUTS = [
+    wrapped("lm."),
+    wrapped("module.lm."),
+    old_names,
+    with_extras,
+    without("decoder.weight"),
+    without("decoder."),
+    without("cls.predictions.bias"),  # decoder.bias is the same vector
+    wrapped(""),
+]
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "file"),
     [
-        wrapped("lm."),
-        wrapped("module.lm."),
-        old_names,
-        with_extras,
-        without("decoder.weight"),
-        without("decoder."),
-        without("cls.predictions.bias"),  # decoder.bias is the same vector
-        wrapped(""),
+        *((change, "model.safetensors") for change in LAYOUTS),
+        (LAYOUTS[0], "pytorch_model.bin"),
+        *(pytest.param(c, "pytorch_model.bin", marks=pytest.mark.slow) for c in LAYOUTS[1:]),
     ],
 )
 def test_layouts_that_differ_in_names_and_extras_give_the_same_model(tmp_path, change, file):

@@ -38,9 +38,6 @@ from dupmae.types import Document, Encoded, Float32
 QUERIES = [f"w{n} w{n * 7 % 90} w{n * 3}" for n in range(20)]
 
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
-
 DOCUMENTS = random_documents(1500)
 
 

@@ -264,7 +264,8 @@ def test_a_run_writes_a_model_that_encodes(world: Path, tmp_path: Path) -> None:
 
 
 def test_frozen_layers_and_embeddings_stay(world: Path, tmp_path: Path) -> None:
-    config = tiny_config(world, trainer={"freeze_embeddings": True, "freeze_layers": 1})
+    trainer = {"freeze_embeddings": True, "freeze_layers": 1, "steps": 2}
+    config = tiny_config(world, trainer=trainer)
     finetune(config, tmp_path)
     before = dict(load_model(world / "start").model.named_parameters())
     after = dict(load_model(tmp_path / "model").model.named_parameters())
@@ -345,7 +346,8 @@ def test_given_negatives_take_part_in_the_contrast(world: Path, tmp_path: Path) 
 def test_a_checkpoint_keeps_fitted_heads_from_being_fitted_again(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config(world, start={"fit_heads": True, "fit_texts": 20})
+    start, trainer = {"fit_heads": True, "fit_texts": 20}, {"steps": 2}
+    config = tiny_config(world, start=start, trainer=trainer)
     fits: list[str] = []
     for name in ("fit_mlm_head", "fit_cls_projection", "set_query_weights"):
         monkeypatch.setattr(module, name, lambda *_, name=name: fits.append(name))
@@ -412,7 +414,7 @@ def test_a_body_in_training_is_no_teacher(
 
 
 def test_a_run_does_not_go_on_with_other_settings(world: Path, tmp_path: Path) -> None:
-    config = tiny_config(world)
+    config = tiny_config(world, trainer={"steps": 2})
     finetune(config, tmp_path)
     before = (tmp_path / "config.toml").read_text()
     message = re.escape("was begun with loss.temperature = 0.05, not 0.1; set it back")

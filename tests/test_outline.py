@@ -21,9 +21,6 @@ from dupmae.types import Float32, Float64
 FILES = ["directions", "heads", "middles", "rests", "scale"]
 
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
-
 def outline_of(folder: Path, vectors: Float32) -> DenseOutline:
     DenseOutline.build(folder, vectors)
     return DenseOutline.open(folder, vectors)

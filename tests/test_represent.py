@@ -103,8 +103,15 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("as_query", [True, False])
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize(
+    ("normalize", "as_query"),
+    [
+        (True, True),
+        (True, False),
+        (False, True),
+        pytest.param(False, False, marks=pytest.mark.slow),  # it is the queries' that are normal
+    ],
+)
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @torch.no_grad()
 def test_weights_equal_a_loop_over_tokens_and_terms(

@@ -23,8 +23,6 @@ from dupmae.indexes import ExactSparse, ForwardStore, ForwardWriter, InvertedInd
 from dupmae.indexes.outline import DenseOutline
 from dupmae.types import Encoded, Float32, SparseVectors
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
 
 class NoLists:
     """A candidate store whose lists must not be needed."""

@@ -56,9 +56,10 @@ def documents() -> list[Document]:
 def folders(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Return an index of each store."""
     place = tmp_path_factory.mktemp("stores")
-    for name in available_stores():
-        build_index(documents, FakeEncoder(corpus_idf=True), place / name, sparse=name)
-    return list(place.iterdir())
+    found = [place / name for name in available_stores()]
+    for folder in found:
+        build_index(documents, FakeEncoder(corpus_idf=True), folder, sparse=folder.name)
+    return found
 
 
 @pytest.mark.parametrize("feedback", [0.0, 0.3])

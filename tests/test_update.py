@@ -36,8 +36,6 @@ from dupmae.errors import DataError, DupMAEError, IndexMissingError, SealError
 from dupmae.indexes.faiss_store import FaissFlat
 from dupmae.types import Document, Float32
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
 WORDS = ["whale", "ship", "sea", "captain", "harpoon", "storm"]
 QUERIES = ["whale sea", "captain", "ship storm harpoon", "unheard", ""]
 
