@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,19 @@ settings.register_profile("dupmae", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=25)
 settings.load_profile("dupmae")
 
-# Until all test files are imported there is hardly any garbage, but much to look through for it.
-gc.disable()
-
 SHARED = Path(os.environ.get("DUPMAE_SHARED", Path(__file__).parents[1].parent / "shared"))
 
 
-def pytest_collection_finish() -> None:
-    """Keep what the imports brought out of every collection of garbage from here on."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while test files are imported, and never among what imports brought."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

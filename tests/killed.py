@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import pkgutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
@@ -23,12 +23,20 @@ def exit_code(function: Callable[..., Any], *arguments: Any, **options: Any) -> 
     """Return how a process ends that calls a function: minus the signal that killed it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    process = context.Process(target=function, args=arguments, kwargs=options)
+    process = context.Process(target=_call, args=(function, arguments, options))
     process.start()
     process.join()
     code = process.exitcode
     process.close()
     return code
+
+
+def _call(
+    function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]
+) -> None:
+    # Locks that it makes then have no name, which would be left behind by its death.
+    multiprocessing.set_start_method("fork", force=True)
+    function(*arguments, **options)
 
 
 def die(*_: object, **__: object) -> NoReturn:
