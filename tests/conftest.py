@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,18 @@ settings.register_profile("quick", deadline=None, max_examples=25)
 settings.load_profile("dupmae")
 
 SHARED = Path(os.environ.get("DUPMAE_SHARED", Path(__file__).parents[1].parent / "shared"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while test files are imported, and never among what imports brought."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -99,9 +112,9 @@ def tab(browser: Any, address: str) -> Iterator[Any]:
     opened.close()
 
 
-@pytest.fixture(scope="module")
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """Flush nothing: what survives a fault is seen by `test_faults.py`."""
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Flush nothing: what survives a fault is seen by `test_faults.py`, in other processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         yield

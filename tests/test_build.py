@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeEncoder
+from killed import dying_at, exit_code
 
 from dupmae.engine import (
     SearchEngine,
@@ -297,32 +298,9 @@ def test_ctrl_c_after_the_manifest_leaves_the_new_index(
     assert answer(old_index) == ids(NEW)
 
 
-BUILD_IN_A_PROCESS = """
-import os, signal, sys
-from pathlib import Path
-from unittest import mock
-sys.path.insert(0, {tests!r})
-from fakes import FakeEncoder
-from test_build import NEW
-from dupmae.engine import build_index
-{before}
-build_index(NEW, FakeEncoder(), {folder!r}, replace=True, block_size=4)
-"""
-
-
-def build_in_a_process(folder: Path, before: str) -> subprocess.CompletedProcess[str]:
-    script = BUILD_IN_A_PROCESS.format(
-        tests=str(Path(__file__).parent), folder=str(folder), before=before
-    )
-    return subprocess.run(
-        [sys.executable, "-c", script], check=False, capture_output=True, text=True
-    )
-
-
-KILL_AT = """
-def die(*args): os.kill(os.getpid(), signal.SIGKILL)
-mock.patch({step!r}, die).start()
-"""
+def killed_build(folder: Path, step: str, *, after: bool = False) -> int | None:
+    options = {"after": after, "replace": True, "block_size": 4}
+    return exit_code(dying_at, step, build_index, NEW, FakeEncoder(), folder, **options)
 
 
 @pytest.mark.parametrize(
@@ -331,8 +309,7 @@ mock.patch({step!r}, die).start()
 def test_a_killed_build_leaves_the_old_index_and_the_next_one_cleans_up(
     old_index: Path, step: str
 ) -> None:
-    killed = build_in_a_process(old_index, KILL_AT.format(step=step))
-    assert killed.returncode == -9, killed.stderr
+    assert killed_build(old_index, step) == -9
     assert segments(old_index) == ["000001", "000002"]
     assert answer(old_index) == ids(OLD)
     build_index(NEW, FakeEncoder(), old_index, replace=True)
@@ -340,8 +317,7 @@ def test_a_killed_build_leaves_the_old_index_and_the_next_one_cleans_up(
 
 
 def test_a_killed_first_build_leaves_no_index_and_the_next_one_cleans_up(folder: Path) -> None:
-    killed = build_in_a_process(folder, KILL_AT.format(step="dupmae.engine.segment.describe_file"))
-    assert killed.returncode == -9, killed.stderr
+    assert killed_build(folder, "dupmae.engine.segment.describe_file") == -9
     with pytest.raises(IndexMissingError, match="no index at"):
         read_manifest(folder)
     build_index(NEW, FakeEncoder(), folder)
@@ -349,25 +325,32 @@ def test_a_killed_first_build_leaves_no_index_and_the_next_one_cleans_up(folder:
 
 
 def test_a_build_killed_after_its_manifest_has_replaced_the_index(old_index: Path) -> None:
-    before = """
-import dupmae.engine.build as build
-def write_and_die(folder, manifest, write=build.write_manifest):
-    write(folder, manifest)
-    os.kill(os.getpid(), signal.SIGKILL)
-build.write_manifest = write_and_die
-"""
-    killed = build_in_a_process(old_index, before)
-    assert killed.returncode == -9, killed.stderr
+    assert killed_build(old_index, "dupmae.engine.build.write_manifest", after=True) == -9
     assert answer(old_index) == ids(NEW)
     build_index(OLD, FakeEncoder(), old_index)
     assert answer(old_index) == ids([*NEW, *OLD])
 
 
+BUILD_WITH_A_LIMIT = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from fakes import FakeEncoder
+from test_build import NEW
+from dupmae.engine import build_index
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+build_index(NEW, FakeEncoder(), {folder!r}, replace=True, block_size=4)
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no file size limits on Windows")
-@pytest.mark.parametrize("limit", [100, 5_000])
+@pytest.mark.parametrize("limit", [pytest.param(100, marks=pytest.mark.slow), 5_000])
 def test_writes_that_the_system_refuses_leave_the_old_index(old_index: Path, limit: int) -> None:
-    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
-    refused = build_in_a_process(old_index, before)
+    script = BUILD_WITH_A_LIMIT.format(
+        tests=str(Path(__file__).parent), folder=str(old_index), limit=limit
+    )
+    refused = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
     assert refused.returncode == 1
     last = refused.stderr.strip().splitlines()[-1]
     assert re.search(r"DupMAEError: index .*my\.index could not be built: .*unchanged", last), last

@@ -42,22 +42,34 @@ def test_a_missing_model_is_exit_1(indexed: Path) -> None:
     one_line(run("search", "ba", "--model", "no/such/folder"), 1, "no/such/folder")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [[], *([name] for name in main.commands)],
-    ids=lambda command: " ".join(command) or "dupmae",
-)
-def test_help_imports_nothing_heavy(command: list[str]) -> None:
-    code = (
-        "import sys\n"
-        "from dupmae.cli import main\n"
-        f"main({[*command, '--help']!r}, standalone_mode=False)\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'faiss', 'tantivy'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+COMMANDS = ["", *main.commands]
+HELP = """
+import contextlib, io, json, sys
+from dupmae.cli import main
+heavy = {"torch", "transformers", "numpy", "scipy", "faiss", "tantivy"}
+seen = {}
+for command in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        main([*command.split(), "--help"], standalone_mode=False)
+    seen[command] = [said.getvalue(), sorted(heavy & set(sys.modules))]
+print(json.dumps(seen))
+"""
+
+
+@pytest.fixture(scope="module")
+def helped() -> dict[str, tuple[str, list[str]]]:
+    """Return what each command says of itself, and what heavy modules were imported until then."""
+    command = [sys.executable, "-c", HELP, *COMMANDS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Usage:" in done.stdout
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command or "dupmae")
+def test_help_imports_nothing_heavy(helped: dict[str, tuple[str, list[str]]], command: str) -> None:
+    said, heavy = helped[command]
+    assert "Usage:" in said
+    assert not heavy, heavy
 
 
 def test_eval_measures_a_collection_found_under_data(here: Path, model: Path, corpus: Path) -> None:

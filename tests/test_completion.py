@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,24 @@ def env(tmp_path: Path) -> dict[str, str]:
     return dict(os.environ) | {"PATH": path, "HOME": str(tmp_path)}
 
 
-@pytest.mark.parametrize("shell", sorted(COMPLETE))
+TYPED = [
+    ("se", {"search"}, {"explain"}),
+    ("search --of", {"--offset"}, {"--where"}),
+    ("completion ", {"bash", "zsh", "fish"}, {"search"}),
+]
+
+
 @pytest.mark.parametrize(
-    ("words", "offered", "not_offered"),
+    ("shell", "words", "offered", "not_offered"),
     [
-        ("se", {"search"}, {"explain"}),
-        ("search --of", {"--offset"}, {"--where"}),
-        ("completion ", {"bash", "zsh", "fish"}, {"search"}),
+        *(("bash", *typed) for typed in TYPED),
+        ("fish", *TYPED[1]),
+        ("zsh", *TYPED[2]),
+        *(
+            pytest.param(shell, *typed, marks=pytest.mark.slow)
+            for shell, typed in product(("fish", "zsh"), TYPED)
+            if (shell, typed) not in (("fish", TYPED[1]), ("zsh", TYPED[2]))
+        ),
     ],
 )
 def test_the_shell_offers_commands_options_and_choices(

@@ -28,10 +28,15 @@ class Sees(FakeEncoder):
         return super().encode_queries(["vitamin d"] * len(texts))
 
 
+@pytest.fixture(scope="module")
+def shipped_seal() -> str:
+    return Encoder.load().seal
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shipped_seal: str) -> None:
     """Use the fake, begin no Java, and have an empty folder to be in."""
-    monkeypatch.setattr(Sees, "seal", Encoder.load().seal)
+    monkeypatch.setattr(Sees, "seal", shipped_seal)
     monkeypatch.setattr(doctor_module, "load_encoder", lambda model: Sees())
     monkeypatch.setitem(doctor_module.EXTRAS, "lucene", (("no_such_module",), "Lucene"))
     monkeypatch.chdir(tmp_path)

@@ -38,9 +38,6 @@ from dupmae.types import Document, Encoded, Float32
 QUERIES = [f"w{n} w{n * 7 % 90} w{n * 3}" for n in range(20)]
 
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
-
 DOCUMENTS = random_documents(1500)
 
 
@@ -73,8 +70,19 @@ def ids(result: SearchResult) -> list[str]:
     return [hit.doc_id for hit in result.hits]
 
 
-@pytest.mark.parametrize("where", [None, "third = 1"])
-@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.2, 3.0), (1.0, 0.0), (0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("weights", "where"),
+    [
+        ((1.0, 1.0), None),
+        ((1.0, 1.0), "third = 1"),
+        pytest.param((0.2, 3.0), None, marks=pytest.mark.slow),
+        pytest.param((0.2, 3.0), "third = 1", marks=pytest.mark.slow),
+        ((1.0, 0.0), None),
+        pytest.param((1.0, 0.0), "third = 1", marks=pytest.mark.slow),
+        ((0.0, 1.0), None),
+        pytest.param((0.0, 1.0), "third = 1", marks=pytest.mark.slow),
+    ],
+)
 def test_hits_have_their_true_scores_in_order_and_few_are_missing(
     engine: SearchEngine, where: str | None, weights: tuple[float, float]
 ) -> None:

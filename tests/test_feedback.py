@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import examples
 from fakes import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,7 +86,7 @@ def test_a_query_moves_as_the_formula_says(engine: SearchEngine, weight: float) 
     np.testing.assert_allclose(weights, [sparse[term] for term in sorted(sparse)], rtol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     st.lists(st.sampled_from([*WORDS, "unheard"]), max_size=6),
     st.integers(1, 90),

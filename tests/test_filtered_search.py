@@ -72,7 +72,15 @@ def documents(engine: SearchEngine) -> dict[str, Document]:
     return {d.doc_id: d for d in engine.documents.get(np.arange(len(engine)))}
 
 
-@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.3, 2.0)])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        (1.0, 1.0),
+        pytest.param((0.0, 1.0), marks=pytest.mark.slow),
+        (1.0, 0.0),
+        pytest.param((0.3, 2.0), marks=pytest.mark.slow),
+    ],
+)
 def test_answers_are_the_full_ranking_without_what_does_not_match(
     engine: SearchEngine, weights: tuple[float, float]
 ) -> None:

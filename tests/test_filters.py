@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -244,7 +245,7 @@ def filters(keys: st.SearchStrategy[Key], values: st.SearchStrategy[Any]):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(filters(KEYS, ANY_VALUE))
 @example(Compare(Key(("not",)), "=", "\ud800 \u2028\"'\\"))
 @example(Compare(Key(("id",)), "=", -0.0))
@@ -318,7 +319,7 @@ def holds(sign: str, value: Any, other: Any) -> bool:
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(FEW_FILTERS, METADATA, st.sampled_from(["x", "1"]), st.sampled_from(["", "x"]))
 def test_matching_equals_the_slow_reference(
     where: Filter, metadata: dict[str, Any], doc_id: str, title: str

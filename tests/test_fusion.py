@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from examples import examples
 from fakes import ExactDense, Forward, NoisyDense, NoisySparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -232,7 +233,7 @@ def collections(draw: st.DrawFn) -> tuple[Stores, Encoded]:
     return stores, queries
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     collections(),
     st.integers(1, 30),

@@ -11,8 +11,6 @@ from dupmae.errors import IndexMissingError
 from dupmae.indexes.hnsw import GRAPH_NAME, NearGraph
 from dupmae.types import Bool, Float32, Int64
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
 
 def graph_of(folder: Path, vectors: Float32) -> NearGraph:
     NearGraph.build(folder, vectors)

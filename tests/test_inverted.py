@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -62,7 +63,7 @@ def small(tmp_path):
     return tmp_path / "small"
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(sparse_vectors(1, 30), sparse_vectors(1, 1), st.integers(1, 40))
 def test_a_bound_exceeds_the_score_by_less_than_a_step_of_each_term(vectors, query, block):
     with TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,7 +109,7 @@ def random_scan(seed: int) -> tuple[QueryCodes, Codes, np.ndarray, np.ndarray]:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([-np.inf, 0.0, 0.5, 1.0, 2.0, np.inf]), st.booleans())
 @needs_compiled
 def test_both_ways_find_the_same_documents_with_the_same_bounds(
@@ -153,7 +154,7 @@ def test_ranges_cover_all_documents_once(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [n for low, high in ranges for n in range(low, high)] == list(range(documents))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 10**6), st.one_of(st.integers(1, 40), st.integers(100, 1100)))
 @needs_compiled
 def test_exact_scores_are_the_same_to_the_last_bit_in_both_ways(seed: int, dim: int) -> None:

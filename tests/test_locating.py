@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import SPECIALS, tiny_tokenizer
@@ -74,7 +75,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.one_of(st.sampled_from([*PIECES, " ", " "]), st.characters()), max_size=60),
     st.sets(st.integers(0, 199), max_size=40),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,11 +43,17 @@ def folder(documents, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def small(tmp_path):
-    folder = tmp_path / "small"
+@pytest.fixture(scope="module")
+def small_once(tmp_path_factory):
+    skip_without_lucene()
+    folder = tmp_path_factory.mktemp("index") / "small"
     LuceneImpactIndex.build(folder, skewed(50, 5, seed=5), VOCABULARY)
     return folder
+
+
+@pytest.fixture
+def small(small_once, tmp_path):
+    return Path(shutil.copytree(small_once, tmp_path / "small"))
 
 
 def scores_of_all(documents, queries):

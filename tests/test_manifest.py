@@ -3,13 +3,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killed import exit_code, hold_lock
 
 from dupmae.engine.canaries import Canaries, Canary
 from dupmae.engine.chunking import Chunk
@@ -371,12 +370,7 @@ def test_a_folder_that_stays_empty_is_removed_with_its_lock(tmp_path: Path) -> N
 
 def test_the_lock_of_a_dead_process_does_not_count(tmp_path: Path) -> None:
     folder = tmp_path / "index"
-    die_holding_it = (
-        "import os, sys\nfrom pathlib import Path\nfrom dupmae.engine.lock import writer_lock\n"
-        "with writer_lock(Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)\n"
-    )
-    died = subprocess.run([sys.executable, "-c", die_holding_it, str(folder)], check=False)
-    assert died.returncode == -9
+    assert exit_code(hold_lock, folder) == -9
     assert (folder / "WRITER.lock").exists()
     with writer_lock(folder):
         pass

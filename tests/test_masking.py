@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import VOCABULARY, tiny_tokenizer
@@ -81,7 +82,7 @@ texts_strategy = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(texts_strategy, st.integers(1, 20), st.integers(0, 2**32))
 def test_words_are_accepted_as_by_the_authors_greedy_loop(texts, budget, seed) -> None:
     ids, lengths = with_special(texts)
@@ -94,7 +95,7 @@ def test_words_are_accepted_as_by_the_authors_greedy_loop(texts, budget, seed) -
             assert np.flatnonzero(chosen[row, draw]).tolist() == expected
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(texts_strategy, st.integers(0, 2**32))
 def test_words_are_never_split_and_special_tokens_never_guessed(texts, seed) -> None:
     batch = masked(texts, seed=seed)
@@ -151,7 +152,7 @@ def test_every_word_is_guessed_equally_often() -> None:
     assert torch.allclose(frequency, torch.full((18,), 1 / 3, dtype=torch.float64), atol=0.045)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(texts_strategy, st.integers(0, 2**32))
 def test_decoder_rows_see_cls_and_sep_but_neither_themselves_nor_padding(texts, seed) -> None:
     batch = masked(texts, seed=seed)
@@ -166,7 +167,7 @@ def test_decoder_rows_see_cls_and_sep_but_neither_themselves_nor_padding(texts, 
         assert not visible[row, :, length:].any()
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(texts_strategy, st.integers(0, 2**32))
 def test_each_decoder_row_hides_one_of_the_drawn_masks_and_itself(texts, seed) -> None:
     ids, lengths = with_special(texts)

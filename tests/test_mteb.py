@@ -15,12 +15,19 @@ from dupmae.engine import SearchEngine, build_index, read_corpus
 from dupmae.errors import UsageError
 from dupmae.eval import Collection, evaluate, load_beir, own_systems
 
-mteb = pytest.importorskip("mteb", reason="mteb is not installed")
-pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of mteb and what it imports
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # those of mteb and what it imports
+    pytest.mark.usefixtures("mteb"),
+]
 
 MEASURES = {"nDCG@10": "ndcg_at_10", "R@100": "recall_at_100", "AP@100": "map_at_100"}
+
+
+@pytest.fixture(scope="module")
+def mteb() -> Any:
+    """Import it, which takes seconds, in the one process that needs it."""
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    return pytest.importorskip("mteb", reason="mteb is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 
 
 @pytest.fixture
-def task(collection: Collection) -> Any:
+def task(mteb: Any, collection: Collection) -> Any:
     """Return the collection as a task of mteb's."""
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -91,14 +98,14 @@ def task(collection: Collection) -> Any:
     return Toy()
 
 
-def scores(model: Any, task: Any) -> dict[str, float]:
+def scores(mteb: Any, model: Any, task: Any) -> dict[str, float]:
     found = mteb.evaluate(model, task, cache=None, show_progress_bar=False)
     (values,) = found.task_results[0].scores["test"]
     return {name: values[theirs] for name, theirs in MEASURES.items()}
 
 
 def test_mteb_gives_the_exact_hybrid_and_both_views_the_figures_of_eval(
-    collection: Collection, task: Any, model: Path, tmp_path: Path
+    mteb: Any, collection: Collection, task: Any, model: Path, tmp_path: Path
 ) -> None:
     from dupmae.integrations.mteb import ExactHybrid
     from dupmae.integrations.sentence_transformers import dense_view, sparse_view
@@ -109,11 +116,11 @@ def test_mteb_gives_the_exact_hybrid_and_both_views_the_figures_of_eval(
         with SearchEngine.open(tmp_path / "index", hybrid.encoder) as engine:
             systems = own_systems(engine, feedback=0.3)
             ours = evaluate(systems, collection, k=100, measures=list(MEASURES)).systems
-        assert scores(hybrid, task) == pytest.approx(ours["hybrid"], abs=1e-4)
+        assert scores(mteb, hybrid, task) == pytest.approx(ours["hybrid"], abs=1e-4)
         assert hybrid.mteb_model_meta.revision == hybrid.encoder.seal
     # mteb's own search breaks ties otherwise, so of the views' figures ties may move a little.
-    assert scores(dense_view(model), task) == pytest.approx(ours["dense"], abs=0.05)
-    assert scores(sparse_view(model), task) == pytest.approx(ours["sparse"], abs=0.05)
+    assert scores(mteb, dense_view(model), task) == pytest.approx(ours["dense"], abs=0.05)
+    assert scores(mteb, sparse_view(model), task) == pytest.approx(ours["sparse"], abs=0.05)
 
 
 def test_only_the_given_documents_are_reranked_in_the_order_of_the_search(model: Path) -> None:

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -18,9 +19,6 @@ from dupmae.indexes.outline import DenseOutline
 from dupmae.types import Float32, Float64
 
 FILES = ["directions", "heads", "middles", "rests", "scale"]
-
-
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def outline_of(folder: Path, vectors: Float32) -> DenseOutline:
@@ -53,7 +51,7 @@ def like_text(documents: int, dim: int, seed: int) -> Float32:
     return (turned / np.linalg.norm(turned, axis=1, keepdims=True)).astype(np.float32)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     dense_vectors(st.integers(1, 30), 5),
     arrays(np.float32, 5, elements=st.floats(-1e6, 1e6, width=32)),

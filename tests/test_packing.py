@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import tiny_tokenizer
@@ -61,7 +62,7 @@ def test_a_short_rest_is_left_out() -> None:
     assert cut("a b", max_length=6, min_tokens=3) == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.text(alphabet="abcdefgh. ", max_size=120), st.integers(4, 20), st.integers(1, 20))
 def test_blocks_lose_nothing_but_a_short_end_and_keep_their_lengths(text, longest, least) -> None:
     least = min(least, longest - 2)

@@ -44,9 +44,6 @@ WORDS = ["whale", "ship", "sea.", "captain", "storm.", "harpoon"]
 QUERIES = ["whale sea.", "captain", "ship storm. harpoon", "unheard", ""]
 
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "my.index"

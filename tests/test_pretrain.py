@@ -89,7 +89,7 @@ def gradients(made: PretrainTask) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
-@pytest.mark.parametrize("variant", ["code", "paper"])
+@pytest.mark.parametrize("variant", ["code", pytest.param("paper", marks=pytest.mark.slow)])
 def test_every_loss_falls_on_eight_texts(start: Path, tmp_path: Path, variant: str) -> None:
     settings = config(
         start,

@@ -165,7 +165,9 @@ def test_the_prompt_answers_recalls_survives_ctrl_c_and_leaves_by_ctrl_d(folder:
     assert (folder / "state/dupmae/history").read_text() == "whale\n:k none\nwhale\n"
 
 
-@pytest.mark.parametrize("off", ["--no-history", "DUPMAE_NO_HISTORY"])
+@pytest.mark.parametrize(
+    "off", [pytest.param("--no-history", marks=pytest.mark.slow), "DUPMAE_NO_HISTORY"]
+)
 def test_no_colour_and_no_history_where_they_are_not_wanted(folder: Path, off: str) -> None:
     options, env = ([off], {}) if off.startswith("-") else ([], {off: "1"})
     with terminal(["search", *options], folder, env={"NO_COLOR": "1", **env}) as screen:

@@ -34,9 +34,6 @@ LENGTH = 6
 """Four words are read."""
 
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "my.index"

@@ -17,7 +17,6 @@ from dupmae.types import CorpusStatistics, Document, Encoded
 QUERIES = ["fox whale", "storm"]
 MOVED = Weights(feedback=0.5)
 EVERYTHING = "not x exists"
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 class CountingEncoder(FakeEncoder):

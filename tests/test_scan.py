@@ -23,8 +23,6 @@ from dupmae.indexes import ExactSparse, ForwardStore, ForwardWriter, InvertedInd
 from dupmae.indexes.outline import DenseOutline
 from dupmae.types import Encoded, Float32, SparseVectors
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
 
 class NoLists:
     """A candidate store whose lists must not be needed."""
@@ -121,8 +119,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("where", [None, "third = 1"])
-@pytest.mark.parametrize("weights", [Weights(), Weights(0.2, 3.0), Weights(2.0, 0.1)])
+@pytest.mark.parametrize(
+    ("weights", "where"),
+    [
+        (Weights(), None),
+        pytest.param(Weights(), "third = 1", marks=pytest.mark.slow),
+        (Weights(0.2, 3.0), "third = 1"),
+        pytest.param(Weights(0.2, 3.0), None, marks=pytest.mark.slow),
+        (Weights(2.0, 0.1), None),
+        pytest.param(Weights(2.0, 0.1), "third = 1", marks=pytest.mark.slow),
+    ],
+)
 def test_an_index_of_several_segments_is_scanned_exactly(
     folder: Path, where: str | None, weights: Weights
 ) -> None:

@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from examples import examples
 from fakes import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,7 +65,7 @@ def as_rows(result: SearchResult) -> list[tuple[float, str]]:
     return [(round(hit.score, 12), hit.doc_id) for hit in result.hits]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.sampled_from([*WORDS, "🐋", "unheard"]), max_size=5),
     st.integers(1, 200),
@@ -99,7 +100,7 @@ def test_a_shorter_answer_is_the_start_of_a_longer_one(engine: SearchEngine) -> 
         assert engine.search("captain of the ship", k).hits == everything[:k]
 
 
-@pytest.mark.parametrize("feedback", [0.0, 0.5])
+@pytest.mark.parametrize("feedback", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_pages_join_to_the_one_full_ranking(engine: SearchEngine, feedback: float) -> None:
     query = "captain of the ship"
     everything = engine.search(query, 153, feedback=feedback).hits

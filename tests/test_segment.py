@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fakes import FakeEncoder
+from killed import dying_at, exit_code
 
 from dupmae.engine import SearchEngine, build_index, corpus_hash, read_manifest, verify_index
 from dupmae.errors import DataError
@@ -77,27 +76,6 @@ def assert_equal_to_an_uninterrupted_build(
     ]
 
 
-KILL_IN_A_PROCESS = """
-import os, pkgutil, signal, sys
-from unittest import mock
-sys.path.insert(0, {tests!r})
-from fakes import FakeEncoder
-from test_segment import BLOCK, NEW
-from dupmae.engine import build_index
-step, nth = {step!r}, {nth}
-real = pkgutil.resolve_name(step)
-calls = 0
-def dying(*args, **options):
-    global calls
-    calls += 1
-    if calls == nth:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **options)
-mock.patch(step, dying).start()
-build_index(NEW, FakeEncoder(), {folder!r}, block_size=BLOCK)
-"""
-
-
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
 @pytest.mark.parametrize(
     ("step", "nth", "finished_blocks"),
@@ -119,13 +97,8 @@ build_index(NEW, FakeEncoder(), {folder!r}, block_size=BLOCK)
 def test_a_killed_build_goes_on_at_the_last_finished_block(
     folder: Path, step: str, nth: int, finished_blocks: int
 ) -> None:
-    script = KILL_IN_A_PROCESS.format(
-        tests=str(Path(__file__).parent), folder=str(folder), step=step, nth=nth
-    )
-    killed = subprocess.run(
-        [sys.executable, "-c", script], check=False, capture_output=True, text=True
-    )
-    assert killed.returncode == -9, killed.stderr
+    options = {"nth": nth, "block_size": BLOCK}
+    assert exit_code(dying_at, step, build_index, NEW, FakeEncoder(), folder, **options) == -9
     assert build(folder) == len(NEW) - BLOCK * finished_blocks
     assert_equal_to_an_uninterrupted_build(folder)
 

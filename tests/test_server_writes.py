@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +20,14 @@ from dupmae.types import Document
 NEW = {"_id": "new", "text": "a lock for vitamin", "title": "New", "year": 2026}
 
 
+@pytest.fixture(scope="module")
+def written_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_index(tmp_path_factory.mktemp("writes") / "demo")
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_index(tmp_path / "demo")
+def folder(written_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written_once, tmp_path / "demo"))
 
 
 def test_documents_are_indexed_replaced_and_deleted_and_the_next_answer_says_so(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dupmae.checkpoint import load_model
+from dupmae.checkpoint import LoadedModel, load_model
 from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, Weights, build_index, read_corpus
 from dupmae.eval import evaluate, load_beir, own_systems
@@ -24,15 +24,18 @@ def encoder() -> Encoder:
     return Encoder.load()
 
 
-def test_it_has_at_most_25_million_parameters_and_50_megabytes() -> None:
-    folder = shipped_model()
-    assert sum(path.stat().st_size for path in folder.iterdir()) <= 50e6
-    model = load_model(folder).model
-    assert sum(parameter.numel() for parameter in model.parameters()) <= 25e6
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return load_model(shipped_model())
 
 
-def test_nothing_is_missing_in_its_folder() -> None:
-    assert load_model(shipped_model()).missing == ()
+def test_it_has_at_most_25_million_parameters_and_50_megabytes(loaded: LoadedModel) -> None:
+    assert sum(path.stat().st_size for path in shipped_model().iterdir()) <= 50e6
+    assert sum(parameter.numel() for parameter in loaded.model.parameters()) <= 25e6
+
+
+def test_nothing_is_missing_in_its_folder(loaded: LoadedModel) -> None:
+    assert loaded.missing == ()
 
 
 def test_its_model_card_names_its_seal(encoder: Encoder) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from examples import examples
 from fakes import FakeEncoder, WordReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,7 +224,7 @@ def test_what_stands_in_another_passage_does_not_draw_the_snippet(split: SearchE
     assert (found.before, found.after) == (True, True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     st.lists(
         st.sampled_from(

@@ -52,16 +52,25 @@ def documents() -> list[Document]:
     return random_documents(400)
 
 
+@pytest.fixture(scope="module")
+def folders(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return an index of each store."""
+    place = tmp_path_factory.mktemp("stores")
+    found = [place / name for name in available_stores()]
+    for folder in found:
+        build_index(documents, FakeEncoder(corpus_idf=True), folder, sparse=folder.name)
+    return found
+
+
 @pytest.mark.parametrize("feedback", [0.0, 0.3])
 def test_answers_and_scores_are_the_same_with_every_sparse_store(
-    documents: list[Document], tmp_path: Path, feedback: float
+    documents: list[Document], folders: list[Path], feedback: float
 ) -> None:
     encoder = FakeEncoder(corpus_idf=True)
     queries = [document.text[:20] for document in documents[:30]] + ["nothing known", ""]
     answers = []
-    for name in available_stores():
-        build_index(documents, encoder, tmp_path / name, sparse=name)
-        with SearchEngine.open(tmp_path / name, encoder, feedback=feedback) as engine:
+    for folder in folders:
+        with SearchEngine.open(folder, encoder, feedback=feedback) as engine:
             answers.append(engine.search_batch(queries, 7))
 
     assert all(result.proven for results in answers for result in results)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -61,7 +62,7 @@ SPARSE_STORES = {
     "tantivy": tantivy_index(31),
     "tantivy, 2 levels": tantivy_index(2),
 }
-MANY_EXAMPLES = settings(max_examples=30)  # each may write an index to the disk
+MANY_EXAMPLES = settings(max_examples=examples(30))  # each may write an index to the disk
 
 
 @pytest.fixture(params=DENSE_STORES.values(), ids=DENSE_STORES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -51,11 +52,16 @@ def log(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if "per_s" not in k} for line in lines]
 
 
-@pytest.fixture
-def unbroken(tmp_path: Path) -> Path:
-    folder = tmp_path / "unbroken"
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trainer") / "unbroken"
     run(ToyTask(), SETTINGS, folder)
     return folder
+
+
+@pytest.fixture
+def unbroken(run_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_once, tmp_path / "unbroken"))
 
 
 def assert_same_run(folder: Path, unbroken: Path) -> None:

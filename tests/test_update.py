@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -19,6 +16,8 @@ import pytest
 from fakes import FakeEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from killed import dying_at, exit_code
+from updates import QUERIES, Model, assert_as_built_of, clean, document, encoder, names
 
 from dupmae.engine import (
     SearchEngine,
@@ -32,81 +31,9 @@ from dupmae.engine import (
     verify_index,
 )
 from dupmae.engine.lock import writer_lock
-from dupmae.engine.merge import segments_to_merge
 from dupmae.errors import DataError, DupMAEError, IndexMissingError, SealError
 from dupmae.indexes.faiss_store import FaissFlat
-from dupmae.types import Document, Float32
-
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
-
-WORDS = ["whale", "ship", "sea", "captain", "harpoon", "storm"]
-QUERIES = ["whale sea", "captain", "ship storm harpoon", "unheard", ""]
-
-
-def encoder() -> FakeEncoder:
-    return FakeEncoder(corpus_idf=True)
-
-
-def document(number: int, version: int = 0) -> Document:
-    """Return a text of words in a pattern that repeats, so that many scores are equal."""
-    steps = (1, 2, 3 + version)
-    text = " ".join(WORDS[(number * step + version) % 6] for step in steps)
-    return Document(
-        f"d{number}", text, WORDS[version % 2], {"version": version, "n": [number, None]}
-    )
-
-
-def answers(folder: Path) -> list[list[tuple[str, float, float, float]]]:
-    """Return ids and scores, to the last bit, of many queries with and without feedback."""
-    with SearchEngine.open(folder, encoder()) as engine:
-        found = []
-        for k, feedback, dense_weight in ((3, 0.0, 1.0), (1000, 0.4, 1.0), (5, 0.0, 0.0)):
-            results = engine.search_batch(QUERIES, k, feedback=feedback, dense_weight=dense_weight)
-            assert all(result.proven for result in results)
-            found += [[(h.doc_id, h.score, h.dense, h.sparse) for h in r.hits] for r in results]
-        return found
-
-
-def texts(folder: Path) -> list[Document]:
-    with SearchEngine.open(folder, encoder()) as engine:
-        assert [engine.documents.ordinal(d) for d in engine.documents.ids(range(len(engine)))] == (
-            list(range(len(engine)))
-        )
-        return engine.documents.get(range(len(engine)))
-
-
-def assert_as_built_of(folder: Path, documents: Sequence[Document]) -> None:
-    assert texts(folder) == list(documents)
-    assert read_manifest(folder).documents == len(documents)
-    if not documents:
-        assert answers(folder) == [[]] * len(answers(folder))
-        return
-    with TemporaryDirectory() as other:
-        build_index(documents, encoder(), Path(other) / "fresh")
-        assert answers(folder) == answers(Path(other) / "fresh")
-
-
-def clean(folder: Path) -> bool:
-    """Say whether the folder holds what its manifest names and nothing else."""
-    named = {file.path for file in read_manifest(folder).files} | {"MANIFEST.json", "WRITER.lock"}
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    return found == named
-
-
-@dataclass
-class Model:
-    """What an index should hold, as a list of documents in order."""
-
-    documents: list[Document] = field(default_factory=list)
-
-    def add(self, documents: Sequence[Document]) -> None:
-        new = {document.doc_id for document in documents}
-        self.delete(new)
-        self.documents += documents
-
-    def delete(self, ids: set[str]) -> None:
-        self.documents = [document for document in self.documents if document.doc_id not in ids]
-
+from dupmae.types import Float32
 
 NUMBERS = st.sets(st.integers(0, 25), min_size=1, max_size=12)
 STEPS = st.one_of(
@@ -163,10 +90,6 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(built_once: Path, tmp_path: Path) -> Path:
     shutil.copytree(built_once, tmp_path / "my.index")
     return tmp_path / "my.index"
-
-
-def names(folder: Path) -> list[tuple[str, int, int]]:
-    return [(s.name, s.documents, s.deleted) for s in read_manifest(folder).segments]
 
 
 def test_an_update_encodes_what_is_new_and_nothing_else(folder: Path) -> None:
@@ -332,100 +255,7 @@ def test_where_no_index_is_nothing_is_made(tmp_path: Path, write) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- merging ---------------------------------------------------------------------------------
-
-
-def test_segments_stay_few_and_documents_in_order(folder: Path) -> None:
-    for number in range(100, 112):
-        build_index([document(number)], encoder(), folder)
-        lives = [segment.live for segment in read_manifest(folder).segments]
-        assert all(n >= 2 * sum(lives[i + 1 :]) for i, n in enumerate(lives))
-    assert len(lives) <= 4
-    assert_as_built_of(folder, [document(n) for n in (*range(40), *range(100, 112))])
-    assert clean(folder)
-
-
-def test_a_segment_that_is_mostly_deleted_is_written_anew(folder: Path) -> None:
-    delete_documents(folder, [f"d{n}" for n in range(20)])
-    assert names(folder) == [("000001", 40, 20)]
-    delete_documents(folder, ["d20"])
-    assert names(folder) == [("000004", 19, 0)]
-    assert_as_built_of(folder, [document(n) for n in range(21, 40)])
-
-
-def test_compacting_leaves_one_segment_without_a_trace_of_what_was_deleted(folder: Path) -> None:
-    secret = Document("secret", "abracadabra", "hocuspocus")
-    build_index([secret, document(99)], encoder(), folder)
-    delete_documents(folder, ["secret", "d3"])
-    manifest = compact(folder)
-    assert [(s.documents, s.deleted) for s in manifest.segments] == [(40, 0)]
-    assert manifest.corpus_hash != ""
-    for path in folder.rglob("*"):
-        assert path.is_dir() or b"abracadabra" not in path.read_bytes()
-    assert compact(folder) == manifest
-    kept = [document(n) for n in (*range(3), *range(4, 40), 99)]
-    assert_as_built_of(folder, kept)
-    fresh = build_index(kept, encoder(), folder, replace=True)
-    assert fresh.corpus_hash == manifest.corpus_hash
-
-
-def test_vectors_are_copied_when_segments_merge(folder: Path) -> None:
-    build_index([document(n) for n in range(40, 45)], encoder(), folder)
-    manifest = compact(folder)
-    vectors = np.load(folder / "segments" / manifest.segments[0].name / "forward" / "dense.npy")
-    expected = encoder().encode_documents([document(n).content for n in range(45)])
-    assert vectors.tobytes() == expected.dense.tobytes()
-
-
-def test_an_update_stands_when_there_is_no_room_to_merge(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("dupmae.engine.merge.merge_segments", full)
-        build_index([document(n) for n in range(40, 70)], encoder(), folder)
-    assert "were not merged" in caplog.text
-    assert [documents for _, documents, _ in names(folder)] == [40, 30]
-    assert_as_built_of(folder, [document(n) for n in range(70)])
-    build_index([document(70)], encoder(), folder)
-    assert [documents for _, documents, _ in names(folder)] == [71]
-
-
-@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), max_size=8))
-def test_merging_comes_to_an_end_with_few_segments(sizes) -> None:
-    @dataclass
-    class Sizes:
-        live: int
-        deleted: int
-
-    segments = [Sizes(*size) for size in sizes]
-    for _ in range(20):
-        due = segments_to_merge(segments)
-        if due is None:
-            break
-        first, end = due
-        merged = Sizes(sum(segment.live for segment in segments[first:end]), 0)
-        segments[first:end] = [merged]
-    assert segments_to_merge(segments) is None
-    assert all(segment.deleted <= segment.live for segment in segments)
-    assert 2 ** len(segments) <= 2 * sum(segment.live for segment in segments) + 1
-
-
 # ---- updates that are stopped ----------------------------------------------------------------
-
-KILLED_UPDATE = """
-import os, signal, sys
-from pathlib import Path
-from unittest import mock
-sys.path.insert(0, {tests!r})
-from test_update import document, encoder
-from dupmae.engine import build_index
-def die(*args, **options): os.kill(os.getpid(), signal.SIGKILL)
-mock.patch("dupmae.indexes.sparse.InvertedIndex.build", die).start()
-build_index([document(n, 1) for n in range(30, 50)], encoder(), {folder!r}, block_size=4)
-"""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
@@ -433,9 +263,9 @@ build_index([document(n, 1) for n in range(30, 50)], encoder(), {folder!r}, bloc
 def test_a_killed_update_goes_on_whatever_was_written_meanwhile(
     folder: Path, meanwhile: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    script = KILLED_UPDATE.format(tests=str(Path(__file__).parent), folder=str(folder))
-    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
-    assert killed.returncode == -9, killed.stderr
+    step, new = "dupmae.indexes.sparse.InvertedIndex.build", [document(n, 1) for n in range(30, 50)]
+    options = {"block_size": 4}
+    assert exit_code(dying_at, step, build_index, new, encoder(), folder, **options) == -9
     model = Model([document(n) for n in range(40)])
     assert_as_built_of(folder, model.documents)
     if meanwhile != "nothing":
@@ -444,7 +274,6 @@ def test_a_killed_update_goes_on_whatever_was_written_meanwhile(
     if meanwhile == "compaction":
         compact(folder)
     again = encoder()
-    new = [document(n, 1) for n in range(30, 50)]
     with caplog.at_level(logging.WARNING):
         build_index(new, again, folder, block_size=4, replace=meanwhile == "a replacement")
     assert again.encoded_documents == 0

@@ -16,10 +16,13 @@ from dupmae.cli import main
 from dupmae.commands.extras import EXTRAS
 
 WITHOUT = f"""\
-import sys
+import contextlib, io, json, sys
 sys.modules |= dict.fromkeys({[name for names, _ in EXTRAS.values() for name in names]})
 from dupmae.cli import main  # to import one of these is an ImportError
-main(sys.argv[1:])
+for command in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        main(command, standalone_mode=False)
+    print(json.dumps(said.getvalue()))
 """
 CORPUS = '{"_id": "sea", "text": "be bi bo"}\n{"_id": "sky", "text": "ka ke"}\n'
 
@@ -37,19 +40,24 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def without_extras(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-c", WITHOUT, *arguments]
-    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+def without_extras(folder: Path, *commands: list[str]) -> list[str]:
+    """Return what commands print that are run one after the other in a new process."""
+    command = [sys.executable, "-c", WITHOUT, json.dumps(commands)]
+    ran = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 def test_a_corpus_is_indexed_searched_and_explained(
     tmp_path: Path, corpus: Path, model: Path
 ) -> None:
-    without_extras(tmp_path, "index", str(corpus), "--model", str(model))
-    answer = without_extras(tmp_path, "search", "ke", "--json", "--model", str(model))
+    _, answer, explained = without_extras(
+        tmp_path,
+        ["index", str(corpus), "--model", str(model)],
+        ["search", "ke", "--json", "--model", str(model)],
+        ["explain", "ke", "sky", "--json", "--model", str(model)],
+    )
     hits = json.loads(answer)["hits"]
     assert (hits[0]["id"], len(hits)) == ("sky", 2)
-    explained = without_extras(tmp_path, "explain", "ke", "sky", "--json", "--model", str(model))
     assert json.loads(explained)["score"] == hits[0]["score"]
 
 
