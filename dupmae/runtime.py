@@ -1,6 +1,6 @@
 """Token ids → what the network says of each text: the graphs of `graph.py`, run by ONNX Runtime.
 
-Left out: tokens before it, term weights after it (`base_encoder.py`).
+Left out: tokens before it (`base_encoder.py`), term weights after it (`reader.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Token ids → what the network says of each text, by torch, on a CPU or an accelerator.
 
-Left out: tokens before it, term weights after it (`base_encoder.py`). The other way to do the same
-is `runtime.py`.
+Left out: tokens before it (`base_encoder.py`), term weights after it (`reader.py`). The other way
+to do the same is `runtime.py`.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class TorchNetwork:
         if self._device.type == "cuda":
             for _ in range(LANES):
                 self._streams.put(torch.cuda.Stream(self._device))
+            torch.cuda.synchronize(self._device)  # weights were converted in another stream
 
     @torch.inference_mode()
     def read(self, ids: Sequence[Sequence[int]], *, expands: bool = False) -> list[Reading]:
