@@ -24,6 +24,8 @@ from dupmae.torch_encoder import TorchEncoder
 from dupmae.types import CorpusStatistics, Encoded
 
 TOLERANCE = 1e-5
+TOKENIZER = tiny_tokenizer()
+SPECIAL_IDS = set(TOKENIZER.all_special_ids)
 TEXTS = [
     "ba",
     "be bade fifo",
@@ -87,7 +89,7 @@ def slow_encode(
     model: DupMAE, text: str, *, as_query: bool, corpus: CorpusStatistics | None = None
 ) -> tuple[list[float], dict]:
     """Encode one text by the definition, from Hugging Face's own logits, term by term."""
-    tokenizer, heads = tiny_tokenizer(), model.heads
+    tokenizer, heads = TOKENIZER, model.heads
     length = heads.max_query_length if as_query else heads.max_document_length
     ids = tokenizer(text, add_special_tokens=False)["input_ids"][: length - 2]
     ids = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
@@ -99,15 +101,16 @@ def slow_encode(
         dense = [x / norm for x in dense]
     weights: dict[int, float] = {}
     logits = output.logits[0].tolist()
-    votes = [place for place, t in enumerate(ids) if t not in tokenizer.all_special_ids]
-    for term in set(range(len(VOCABULARY))) - set(tokenizer.all_special_ids):
+    votes = [place for place, t in enumerate(ids) if t not in SPECIAL_IDS]
+    neighbours = model.term_neighbours.tolist() if heads.k_neighbours else []
+    for term in set(range(len(VOCABULARY))) - SPECIAL_IDS:
         logit = max((logits[place][term] for place in votes), default=-1.0)
         weight = math.log1p(max(0.0, logit))
         if heads.activation == "log1p2_relu":
             weight = math.log1p(weight)
         weights[term] = weight
         if heads.k_neighbours and term not in ids:
-            weights[term] *= any(term in model.term_neighbours[ids[place]] for place in votes)
+            weights[term] *= any(term in neighbours[ids[place]] for place in votes)
         if term not in ids and not as_query:
             weights[term] *= heads.expansion * heads.expand_documents
         if term in ids and not as_query:
