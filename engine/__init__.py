@@ -1,5 +1,6 @@
 """The engine: builds an index folder and answers from it with a proof."""
 
+from dupmae.engine.borrow import Borrow
 from dupmae.engine.build import build_index
 from dupmae.engine.chunking import Chunk
 from dupmae.engine.corpus import (
@@ -36,6 +37,7 @@ from dupmae.engine.weights import Weights
 
 __all__ = [
     "And",
+    "Borrow",
     "Chunk",
     "Compare",
     "Exists",

@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import replace as changed
 from pathlib import Path
 
+from dupmae.engine.borrow import Borrow
 from dupmae.engine.canaries import Canaries, check_canaries, make_canaries
 from dupmae.engine.chunking import Chunk, check_chunk
 from dupmae.engine.deletes import delete, live_without
@@ -60,6 +61,7 @@ def build_index(
     sparse: str | None = None,
     hnsw: bool | None = None,
     chunk: Chunk | None = None,
+    borrow: Borrow | None = None,
 ) -> Manifest:
     """Index documents in a folder, or add them to the index that is there.
 
@@ -81,6 +83,8 @@ def build_index(
         hnsw: whether to make a graph for the mode "fast" of `SearchEngine.search`. If not given, as
             the index there, else not.
         chunk: how to split documents into passages, each with vectors of its own. If not given, as
+            the index there does, else not at all.
+        borrow: how documents borrow terms from their neighbours in the index. If not given, as
             the index there does, else not at all.
 
     Returns:
@@ -109,6 +113,7 @@ def build_index(
                 _check_seal(folder, before, plan)
             canaries = _canaries(folder, None if replace else before, encoder)
             there = _derived_there(folder, before)
+            borrow = _borrow(folder, None if replace else before, borrow)
             derived = Derived(sparse or there.sparse, there.hnsw if hnsw is None else hnsw)
             check_sparse(derived.sparse)
             resumes = not isinstance(encoder, VectorFiles)
@@ -118,7 +123,9 @@ def build_index(
             try:
                 record = write_segment(folder, documents, encoder, journal, derived, total=total)
                 manifest = changed(
-                    _next_state(folder, before, record, plan, replace), canaries=canaries
+                    _next_state(folder, before, record, plan, replace),
+                    canaries=canaries,
+                    borrow=borrow,
                 )
                 write_manifest(folder, manifest)
                 journal.remove()
@@ -175,6 +182,16 @@ def _chunk(folder: Path, before: Manifest | None, chunk: Chunk | None) -> Chunk 
         return chunk if before is None else before.chunk
     raise UsageError(
         f"index {folder} holds {before.chunk or 'whole documents'}, not {chunk}; add to it "
+        "without a setting, or use --replace to build the index anew"
+    )
+
+
+def _borrow(folder: Path, before: Manifest | None, borrow: Borrow | None) -> Borrow | None:
+    """Return how documents borrow that are added to a state, None if it is a new index."""
+    if before is None or before.borrow == borrow or borrow is None:
+        return borrow if before is None else before.borrow
+    raise UsageError(
+        f"index {folder} has {before.borrow or 'no borrowed terms'}, not {borrow}; add to it "
         "without a setting, or use --replace to build the index anew"
     )
 

@@ -14,7 +14,7 @@ from dupmae.engine.search import SearchEngine
 from dupmae.engine.view import View
 from dupmae.engine.weights import Weights
 from dupmae.errors import DataError, UsageError
-from dupmae.types import Encoded, Float32, Float64, Int32, Passage
+from dupmae.types import Bool, Encoded, Float32, Float64, Int32, Passage
 
 _ADDS_UP_TO = 1e-12
 """Relative: far above what float64 sums of a few hundred terms lose, far below any display."""
@@ -27,6 +27,8 @@ class TermMatch:
     text: str
     query_weight: float
     document_weight: float
+    borrowed: bool = False
+    """The document does not hold it, but its neighbours in the index do."""
 
     @property
     def product(self) -> float:
@@ -122,14 +124,17 @@ def explain(
     dense, sparse, scores = dense[best], sparse[best], scores[best]
     ahead = np.count_nonzero(scores > scores[ordinal])
     tied_ahead = np.count_nonzero(scores[:ordinal] == scores[ordinal])
-    own, own_weights = view.sparse_row(int(best[ordinal]))
+    own, own_weights, borrowed = view.stored_row(int(best[ordinal]))
     (passage,) = view.passages(best[[ordinal]])
     shared, in_query, in_document = np.intersect1d(
         terms, own, assume_unique=True, return_indices=True
     )
     lacking = ~np.isin(terms, own)
-    matches = _matches(engine, shared, term_weights[in_query], own_weights[in_document])
-    missing = _matches(engine, terms[lacking], term_weights[lacking], np.zeros(lacking.sum()))
+    matches = _matches(
+        engine, shared, term_weights[in_query], own_weights[in_document], borrowed[in_document]
+    )
+    none = np.zeros(lacking.sum())
+    missing = _matches(engine, terms[lacking], term_weights[lacking], none, none > 0)
     return Explanation(
         query=query,
         doc_id=doc_id,
@@ -163,8 +168,12 @@ def _within(view: View, doc_id: str, where: Filter) -> tuple[View, int]:
 
 
 def _matches(
-    engine: SearchEngine, terms: Int32, in_query: Float32, in_document: Float32 | Float64
+    engine: SearchEngine,
+    terms: Int32,
+    in_query: Float32,
+    in_document: Float32 | Float64,
+    borrowed: Bool,
 ) -> list[TermMatch]:
     texts = engine.encoder.term_texts(terms.tolist())
-    weights = zip(texts, in_query.tolist(), in_document.tolist(), strict=True)
-    return [TermMatch(*row) for row in weights]
+    columns = (in_query.tolist(), in_document.tolist(), borrowed.tolist())
+    return [TermMatch(*row) for row in zip(texts, *columns, strict=True)]

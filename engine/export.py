@@ -82,9 +82,7 @@ def _write_corpus(segments: Sequence[Segment], corpus: Path) -> None:
 
 def _tensors(manifest: Manifest, segments: Sequence[Segment]) -> list[Tensor]:
     """Return what is to be written of all live documents, in their order."""
-    lengths = [
-        np.diff(segment.forward.sparse.indptr)[segment.live_ordinals()] for segment in segments
-    ]
+    lengths = [segment.forward.count_own(segment.live_ordinals()) for segment in segments]
     indptr = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
     shape, nonzeros = (manifest.documents, manifest.dense_dim), (int(indptr[-1]),)
     return [

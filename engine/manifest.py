@@ -30,6 +30,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
+from dupmae.engine.borrow import Borrow
 from dupmae.engine.canaries import Canaries, Canary
 from dupmae.engine.chunking import Chunk
 from dupmae.engine.stored_files import StoredFile, check_size, damaged
@@ -44,7 +45,7 @@ FORWARD_NAME, OUTLINE_NAME, HNSW_NAME = "forward", "outline", "hnsw"
 DOCUMENTS_NAME = "documents.sqlite"
 
 _NEW_IN_4 = ("truncated", "passages")
-_TYPES = {"int": (int,), "str": (str,), "int | None": (int, NoneType)}
+_TYPES = {"int": (int,), "str": (str,), "int | None": (int, NoneType), "float": (float,)}
 
 Record = TypeVar("Record")
 Opened = TypeVar("Opened")
@@ -100,6 +101,8 @@ class Manifest:
     """Texts as the encoder saw them; None if vectors came from files, or the format is 3."""
     chunk: Chunk | None = None
     """How documents are split into passages; None if they are not."""
+    borrow: Borrow | None = None
+    """How documents borrow terms from others; None if they do not."""
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -243,6 +246,8 @@ def manifest_content(manifest: Manifest) -> bytes:
 
 def _record(manifest: Manifest) -> dict[str, Any]:
     record = asdict(manifest)
+    if manifest.borrow is None:  # as before there was such a thing
+        del record["borrow"]
     if manifest.format_version == 3:
         del record["canaries"], record["chunk"]
         for segment in record["segments"]:
@@ -260,7 +265,9 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
     segments = tuple(_segment({**missing, **segment}) for segment in record["segments"])
     canaries = _canaries(record["canaries"])
     chunk = None if record["chunk"] is None else _typed(Chunk, record["chunk"])
-    return _typed(Manifest, {**record, "segments": segments, "canaries": canaries, "chunk": chunk})
+    borrow = _typed(Borrow, record["borrow"]) if "borrow" in record else None
+    made = {"segments": segments, "canaries": canaries, "chunk": chunk, "borrow": borrow}
+    return _typed(Manifest, {**record, **made})
 
 
 def _canaries(record: Mapping[str, Any] | None) -> Canaries | None:

@@ -163,11 +163,14 @@ class Segment:
             yield BlockReading(truncated[block], spans)
 
     def vectors(self, size: int) -> Iterator[Encoded]:
-        """Yield copies of the live documents' vectors in order, `size` vectors at a time."""
+        """Yield copies of the live documents' vectors in order, `size` vectors at a time.
+
+        What they have borrowed is left out.
+        """
         ordinals = self.live_rows()
         for start in range(0, len(ordinals), size):
             block = ordinals[start : start + size]
-            rows = [self.forward.sparse_row(ordinal) for ordinal in block.tolist()]
+            rows = [self.forward.own_row(ordinal) for ordinal in block.tolist()]
             yield Encoded(self.forward.dense[block], SparseVectors.from_rows(rows))
             self.forward.release_pages()
 

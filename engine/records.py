@@ -29,12 +29,14 @@ def manifest_fields(manifest: Manifest) -> dict[str, Any]:
         }
         for segment in manifest.segments
     ]
+    borrows = {} if manifest.borrow is None else {"borrow": asdict(manifest.borrow)}
     return {
         "documents": manifest.documents,
         "deleted": sum(segment.deleted for segment in manifest.segments),
         "truncated": manifest.truncated,
         "passages": manifest.passages,
         "chunk": manifest.chunk and asdict(manifest.chunk),
+        **borrows,
         "bytes": sum(file.size for file in manifest.files),
         "generation": manifest.generation,
         "created": manifest.created,
@@ -70,6 +72,7 @@ def explanation_fields(explanation: Explanation, documents: int) -> dict[str, An
                 "query_weight": term.query_weight,
                 "document_weight": term.document_weight,
                 "product": term.product,
+                "borrowed": term.borrowed,
             }
             for term in explanation.terms
         ],

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dupmae.engine.borrow import Borrow, Rows, borrow_terms
 from dupmae.engine.chunking import Chunk, read_passages
 from dupmae.engine.corpus import CorpusHash
 from dupmae.engine.journal import Checkpoint, Journal, Plan
@@ -157,13 +158,22 @@ def open_reading(segment: Path, plan: Plan, done: Checkpoint) -> ReadingWriter:
     )
 
 
-def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> SegmentRecord:
+def merge_segments(
+    folder: Path,
+    name: str,
+    segments: Sequence[Segment],
+    *,
+    borrow: Borrow | None = None,
+    older: Sequence[Segment] = (),
+) -> SegmentRecord:
     """Write one segment of the live documents of some, in their order; nothing is encoded.
 
     Args:
         folder: of the index.
         name: of the new segment, which has the kinds of stores that the last of the others has.
         segments: at least one document of all is live.
+        borrow: how these documents borrow terms, anew; None: not at all.
+        older: whose live documents lend, beside these.
 
     Raises:
         OSError: if the disk is full or fails.
@@ -175,7 +185,9 @@ def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> Segm
     is_split = segments[0].record.passages is not None
     with (
         DocumentWriter(place / DOCUMENTS_NAME) as texts,
-        ForwardWriter(place / FORWARD_NAME, forward.dim, len(forward.frequency)) as vectors,
+        ForwardWriter(
+            place / FORWARD_NAME, forward.dim, len(forward.frequency), borrows=borrow is not None
+        ) as vectors,
         ReadingWriter(place / READING_NAME, is_known=is_known, is_split=is_split) as reading,
     ):
         for segment in segments:
@@ -184,8 +196,14 @@ def merge_segments(folder: Path, name: str, segments: Sequence[Segment]) -> Segm
             for block in segment.texts(_MERGED):
                 texts.add(block)
                 digest.add_all(block)
-            for encoded in segment.vectors(_MERGED):
-                vectors.add(encoded)
+            if borrow is None:
+                for encoded in segment.vectors(_MERGED):
+                    vectors.add(encoded)
+        if borrow is not None:
+            rows = Rows([(each.forward, each.live_rows()) for each in (*older, *segments)])
+            first = sum(len(each.live_rows()) for each in older)
+            for encoded, borrowed in borrow_terms(rows, first, borrow):
+                vectors.add(encoded, borrowed)
     newest = folder / SEGMENTS_NAME / segments[-1].record.name
     return _finish(folder, name, Derived.of(newest), len(texts), digest)
 

@@ -139,6 +139,11 @@ class View:
         segment, row = self._place(ordinal)
         return segment.forward.sparse_row(row)
 
+    def stored_row(self, ordinal: int) -> tuple[Int32, Float32, Bool]:
+        """Return `sparse_row`, and which of its terms are borrowed."""
+        segment, row = self._place(ordinal)
+        return *segment.forward.sparse_row(row), segment.forward.is_borrowed(row)
+
     def vectors_of(self, document: int) -> Int64:
         """Return the ordinals of a document's vectors (n,), one or, if it is split, more."""
         if self.owners is None:

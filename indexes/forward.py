@@ -3,7 +3,8 @@
 Five plain .npy files in one folder, all of which NumPy and SciPy read as they are:
 `dense.npy` (N, dim) float32; the sparse vectors in compressed rows, `indptr.npy` (N + 1,) int64,
 `terms.npy` int32, `weights.npy` float32; and `frequency.npy` (V,) int64, in how many documents each
-term is. Scores are those of `scores.py`.
+term is. A sixth, `borrowed.npy` bool, says of each term whether it was borrowed from other
+documents, where any may be. Scores are those of `scores.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dupmae.errors import IndexMissingError
 from dupmae.indexes.kernels import row_positions
 from dupmae.indexes.npy import NpyFiles, open_npy, release_pages
 from dupmae.indexes.scores import dense_scores, sparse_scores
-from dupmae.types import Encoded, Float32, Float64, Int32, Int64, SparseVectors
+from dupmae.types import Bool, Encoded, Float32, Float64, Int32, Int64, SparseVectors
 
 _BLOCK = 1 << 16
 """Non-zeros read at a time."""
@@ -36,13 +37,20 @@ class ForwardWriter(NpyFiles):
         vocabulary_size: above all terms.
         keep: (documents, non-zeros) of an earlier store in that folder, finished or not, to go
             on after.
+        borrows: whether terms may be borrowed.
 
     Raises:
         IndexMissingError: if the folder holds less than is to be kept.
     """
 
     def __init__(
-        self, folder: Path, dim: int, vocabulary_size: int, *, keep: tuple[int, int] = (0, 0)
+        self,
+        folder: Path,
+        dim: int,
+        vocabulary_size: int,
+        *,
+        keep: tuple[int, int] = (0, 0),
+        borrows: bool = False,
     ) -> None:
         super().__init__(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,6 +61,7 @@ class ForwardWriter(NpyFiles):
         self._indptr = self.begin_borders("indptr.npy", keep=self._documents)
         self._terms = self.begin("terms.npy", np.int32, keep=self._nonzeros)
         self._weights = self.begin("weights.npy", np.float32, keep=self._nonzeros)
+        self._borrowed = self.begin("borrowed.npy", np.bool_) if borrows else None
 
     def __len__(self) -> int:
         return self._documents
@@ -62,8 +71,12 @@ class ForwardWriter(NpyFiles):
         """Terms of all documents so far."""
         return self._nonzeros
 
-    def add(self, encoded: Encoded) -> None:
+    def add(self, encoded: Encoded, borrowed: Bool | None = None) -> None:
         """Append documents; they get the next ordinals.
+
+        Args:
+            encoded: their vectors.
+            borrowed: which of all their terms are, only in a store that `borrows`.
 
         Raises:
             ValueError: if vectors are not finite, not of this store's dimension or vocabulary,
@@ -81,6 +94,9 @@ class ForwardWriter(NpyFiles):
         self._indptr.append(sparse.indptr[1:] + self._nonzeros)
         self._terms.append(sparse.terms)
         self._weights.append(sparse.weights)
+        if self._borrowed is not None:
+            assert borrowed is not None
+            self._borrowed.append(borrowed)
         self._documents += len(encoded)
         self._nonzeros += len(sparse.terms)
 
@@ -110,6 +126,8 @@ class ForwardStore:
     dense: Float32
     sparse: SparseVectors
     frequency: Int64
+    borrowed: Bool | None = None
+    """Of each term of `sparse`; None if none is."""
 
     @classmethod
     def open(cls, folder: Path) -> ForwardStore:
@@ -134,8 +152,16 @@ class ForwardStore:
                 f"{folder / 'weights.npy'}: expected {len(terms)} entries as in terms.npy, "
                 f"found {len(weights)}; build the index again"
             )
+        borrowed = None
+        if (folder / "borrowed.npy").exists():
+            borrowed = open_npy(folder / "borrowed.npy", np.bool_, ndim=1)
+            if len(borrowed) != len(terms):
+                raise IndexMissingError(
+                    f"{folder / 'borrowed.npy'}: expected {len(terms)} entries as in terms.npy, "
+                    f"found {len(borrowed)}; build the index again"
+                )
         try:
-            return cls(dense, SparseVectors(indptr, terms, weights), frequency)
+            return cls(dense, SparseVectors(indptr, terms, weights), frequency, borrowed)
         except ValueError as error:
             raise IndexMissingError(
                 f"{folder / 'indptr.npy'} does not fit terms.npy ({error}); build the index again"
@@ -181,6 +207,32 @@ class ForwardStore:
                 f"0..{len(self.frequency) - 1}); build the index again"
             )
         return terms, weights
+
+    def is_borrowed(self, ordinal: int) -> Bool:
+        """Return which terms (nnz,) of one document are borrowed."""
+        start, end = self.sparse.indptr[ordinal : ordinal + 2]
+        if self.borrowed is None:
+            return np.zeros(end - start, dtype=np.bool_)
+        return self.borrowed[start:end]
+
+    def own_row(self, ordinal: int) -> tuple[Int32, Float32]:
+        """Return `sparse_row` without what is borrowed."""
+        terms, weights = self.sparse_row(ordinal)
+        if self.borrowed is None:
+            return terms, weights
+        is_own = ~self.is_borrowed(ordinal)
+        return terms[is_own], weights[is_own]
+
+    def count_own(self, ordinals: Int64) -> Int64:
+        """Return how many terms each of some documents has that are not borrowed."""
+        counts = self.sparse.indptr[ordinals + 1] - self.sparse.indptr[ordinals]
+        if self.borrowed is None:
+            return counts
+        for start in range(0, len(ordinals), _DOCUMENTS):
+            owners, positions = row_positions(self.sparse, ordinals[start : start + _DOCUMENTS])
+            borrowed = np.bincount(owners[self.borrowed[positions]], minlength=_DOCUMENTS)
+            counts[start : start + _DOCUMENTS] -= borrowed[: len(counts) - start]
+        return counts
 
     def count_terms(self, ordinals: Int64) -> Int64:
         """Return in how many of some documents each term is, (V,)."""

@@ -115,6 +115,7 @@ def explanation_text(taken: Explained, display: Display) -> str:
         lines += [
             f"    {term.text:<{width + 2}} {term.query_weight:8.4f} × {term.document_weight:8.4f}"
             f" = {display.paint(f'{term.product:.4f}', bold=True)}"
+            f"{'  borrowed from its neighbours' if term.borrowed else ''}"
             for term in explanation.terms
         ]
     if explanation.missing:

@@ -198,6 +198,7 @@ class Term(BaseModel):
     query_weight: float
     document_weight: float
     product: float
+    borrowed: bool
 
 
 class MissingTerm(BaseModel):
