@@ -34,7 +34,7 @@ class Borrow:
     """How documents borrow."""
 
     neighbours: int = 10
-    terms: int = 48
+    terms: int = 30
     """At most so many a document."""
     spread: float = 0.1
     """Of cosines; the smaller, the more the nearest counts."""
@@ -139,7 +139,8 @@ def _nearest(rows: Rows, dense: Float32, start: int, count: int) -> tuple[Int64,
         cosines = np.hstack([cosines, np.take_along_axis(found, best, 1)])
         near = np.hstack([near, best + begin])
         order = np.lexsort((near, -cosines), axis=1)[:, :count]
-        near, cosines = (np.take_along_axis(each, order, 1) for each in (near, cosines))
+        near = np.take_along_axis(near, order, 1)
+        cosines = np.take_along_axis(cosines, order, 1)
     return near, cosines
 
 

@@ -108,12 +108,13 @@ def build_index(
     try:
         with writer_lock(folder):
             before = _state(folder, replace)
-            plan = _plan(encoder, block_size, _chunk(folder, None if replace else before, chunk))
+            kept_state = None if replace else before
+            chunk, borrow = _chunk(folder, kept_state, chunk), _borrow(folder, kept_state, borrow)
+            plan = changed(_plan(encoder, block_size, chunk), borrow=borrow)
             if before is not None and not replace:
                 _check_seal(folder, before, plan)
-            canaries = _canaries(folder, None if replace else before, encoder)
+            canaries = _canaries(folder, kept_state, encoder)
             there = _derived_there(folder, before)
-            borrow = _borrow(folder, None if replace else before, borrow)
             derived = Derived(sparse or there.sparse, there.hnsw if hnsw is None else hnsw)
             check_sparse(derived.sparse)
             resumes = not isinstance(encoder, VectorFiles)
@@ -121,11 +122,11 @@ def build_index(
                 folder, before, plan
             )
             try:
-                record = write_segment(folder, documents, encoder, journal, derived, total=total)
+                record = write_segment(
+                    folder, documents, encoder, journal, derived, before=kept_state, total=total
+                )
                 manifest = changed(
-                    _next_state(folder, before, record, plan, replace),
-                    canaries=canaries,
-                    borrow=borrow,
+                    _next_state(folder, before, record, plan, replace), canaries=canaries
                 )
                 write_manifest(folder, manifest)
                 journal.remove()
@@ -297,6 +298,7 @@ def _next_state(
         vocabulary_size=plan.vocabulary_size,
         segments=(*segments, record),
         chunk=plan.chunk,
+        borrow=plan.borrow,
     )
 
 

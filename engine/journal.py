@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dupmae.engine.borrow import Borrow
 from dupmae.engine.chunking import Chunk
 from dupmae.errors import UsageError
 from dupmae.files import flush, replacing
@@ -39,6 +40,8 @@ class Plan:
     """Whether the encoder says which documents it reads only the beginning of."""
     chunk: Chunk | None
     """How documents are split; None if they are not."""
+    borrow: Borrow | None = None
+    """How documents borrow terms; None if they do not."""
 
     def same_vectors(self, other: Plan) -> bool:
         """Return whether the blocks of one build can be used in the other."""
@@ -86,9 +89,10 @@ class Journal:
             first, *others = path.read_bytes().split(b"\n")[:-1]
             plan = json.loads(first)
             chunk = plan["chunk"] and Chunk(**plan["chunk"])
+            borrow = plan.get("borrow") and Borrow(**plan["borrow"])
             return cls(
                 path,
-                Plan(**{**plan, "chunk": chunk}),
+                Plan(**{**plan, "chunk": chunk, "borrow": borrow}),
                 [Checkpoint(**json.loads(line)) for line in others],
             )
         except (OSError, ValueError, TypeError, KeyError, UsageError):

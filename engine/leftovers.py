@@ -13,7 +13,7 @@ from pathlib import Path
 from dupmae.engine.journal import Journal
 from dupmae.engine.lock import LOCK_NAME
 from dupmae.engine.manifest import MANIFEST_NAME, Manifest, segment_name
-from dupmae.engine.stored_files import DELETES_NAME, SEGMENTS_NAME
+from dupmae.engine.stored_files import DELETES_NAME, ENCODED_NAME, SEGMENTS_NAME
 from dupmae.errors import UsageError
 
 
@@ -55,9 +55,10 @@ def remove_leftovers(folder: Path, manifest: Manifest | None) -> None:
             journal.remove()
     elif journal is not None:
         named.add(journal.plan.segment)
-    for number in _numbers(folder):
-        if segment_name(number) not in named:
-            shutil.rmtree(folder / SEGMENTS_NAME / segment_name(number), ignore_errors=True)
+    others = [name for name in map(segment_name, _numbers(folder)) if name not in named]
+    encoded = [f"{segment.name}/{ENCODED_NAME}" for segment in segments]
+    for name in (*others, *encoded):
+        shutil.rmtree(folder / SEGMENTS_NAME / name, ignore_errors=True)
     beside = [path for path in folder.glob(".*.part") if path.is_file()]
     for path in [*(folder / DELETES_NAME).glob("*"), *beside]:
         if path.relative_to(folder).as_posix() not in deletes:

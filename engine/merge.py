@@ -7,11 +7,9 @@ looked at after each update:
    merged with them. So there are no more than log3(N) + 1 segments; and whenever a document is
    copied its segment has become half as large again, so that happens few times.
 2. A segment of which more is deleted than live is written anew without what is deleted.
-3. Where documents borrow terms (`borrow.py`), a segment of which they have not done so is written
-   anew with what they borrow. So whatever stops a build, the next writer makes up for it.
 
-Whenever documents that borrow are written anew they borrow anew, from what is live then before
-them and among them.
+Where documents borrow terms (`borrow.py`), those that are written anew borrow anew, of what is live
+then before them and among them.
 
 Only neighbours are merged, so documents keep their order, and vectors are copied, never encoded. A
 merge is a state of its own: when it fails or is killed, the state before it stands.
@@ -28,7 +26,6 @@ from dupmae.engine.leftovers import next_segment, remove_leftovers
 from dupmae.engine.lock import writer_lock
 from dupmae.engine.manifest import (
     FORMAT_VERSION,
-    FORWARD_NAME,
     Manifest,
     SegmentRecord,
     now,
@@ -48,7 +45,7 @@ logger = logging.getLogger(__name__)
 def compact(folder: Path | str) -> Manifest:
     """Merge all segments into one that holds live documents only; what is deleted is then gone.
 
-    Documents that borrow terms do so anew, so the index then is one built of just these documents.
+    Documents that borrow terms do so anew: the index then is one built of just these documents.
 
     Returns:
         The manifest, which is the same if there is nothing to do.
@@ -63,11 +60,9 @@ def compact(folder: Path | str) -> Manifest:
         with writer_lock(folder):
             manifest = read_manifest(folder)
             remove_leftovers(folder, manifest)
-            is_compact = len(manifest.segments) <= 1 and not any(
-                segment.deleted for segment in manifest.segments
-            )
+            is_one = len(manifest.segments) <= 1 and not any(s.deleted for s in manifest.segments)
             # Who lent terms to these documents may be gone since.
-            if is_compact and (manifest.borrow is None or not manifest.segments):
+            if is_one and (manifest.borrow is None or not manifest.segments):
                 return manifest
             return _merge(folder, manifest, 0, len(manifest.segments))
     except OSError as error:
@@ -83,7 +78,7 @@ def merge_if_due(folder: Path, manifest: Manifest) -> Manifest:
     again.
     """
     try:
-        while due := _due(manifest):
+        while due := segments_to_merge(manifest.segments):
             manifest = _merge(folder, manifest, *due)
     except OSError as error:
         logger.warning("%s: segments were not merged (%s); the next update will try", folder, error)
@@ -103,30 +98,15 @@ def segments_to_merge(segments: Sequence[SegmentRecord]) -> tuple[int, int] | No
     return None
 
 
-def has_borrowed(record: SegmentRecord) -> bool:
-    """Say whether a segment's documents have borrowed terms, or found none to borrow."""
-    return any(file.path.endswith(f"/{FORWARD_NAME}/borrowed.npy") for file in record.files)
-
-
-def _due(manifest: Manifest) -> tuple[int, int] | None:
-    due = segments_to_merge(manifest.segments)
-    if due is None and manifest.borrow is not None:
-        for place, segment in enumerate(manifest.segments):
-            if not has_borrowed(segment):
-                return place, place + 1
-    return due
-
-
 def _merge(folder: Path, manifest: Manifest, first: int, end: int) -> Manifest:
     """Put one segment in the place of `first` to `end` − 1."""
     number = next_segment(folder, manifest)
     segments: list[Segment] = []
     try:
-        # Only who borrows looks at the documents before.
         for record in manifest.segments[0 if manifest.borrow else first : end]:
             segments.append(Segment.open(folder, record))
         older, merging = segments[: first - end], segments[first - end :]
-        merged = merge_segments(folder, number, merging, borrow=manifest.borrow, older=older)
+        merged = merge_segments(folder, number, merging, manifest.borrow, older)
     finally:
         for segment in segments:
             segment.documents.close()

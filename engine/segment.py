@@ -20,22 +20,24 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dupmae.engine.borrow import Borrow, Rows, borrow_terms
+from dupmae.engine.borrow import Borrow
 from dupmae.engine.chunking import Chunk, read_passages
 from dupmae.engine.corpus import CorpusHash
 from dupmae.engine.journal import Checkpoint, Journal, Plan
+from dupmae.engine.lending import add_borrowed, write_borrowed
 from dupmae.engine.manifest import (
     DOCUMENTS_NAME,
     FORWARD_NAME,
     HNSW_NAME,
     OUTLINE_NAME,
+    Manifest,
     SegmentRecord,
 )
 from dupmae.engine.memory import release_free_memory, resident_bytes
 from dupmae.engine.opened import Segment
 from dupmae.engine.pipeline import read_ahead
 from dupmae.engine.reading import READING_NAME, BlockReading, Reading, ReadingWriter
-from dupmae.engine.stored_files import SEGMENTS_NAME, StoredFile, describe_file
+from dupmae.engine.stored_files import ENCODED_NAME, SEGMENTS_NAME, StoredFile, describe_file
 from dupmae.engine.vectors import VectorFiles
 from dupmae.errors import DataError
 from dupmae.files import flush
@@ -88,6 +90,7 @@ def write_segment(
     journal: Journal,
     derived: Derived,
     *,
+    before: Manifest | None = None,
     total: int | None = None,
 ) -> SegmentRecord:
     """Write all files of a segment, safe on the disk.
@@ -99,6 +102,7 @@ def write_segment(
         journal: of this build. Vectors that come from files are not noted in it: to read them
             again takes no longer than to make sure that they are the same.
         derived: what else to make of the vectors.
+        before: the state that the segment is for; of whose documents it borrows, if it does.
         total: number of documents, if known, to tell the time left.
 
     Raises:
@@ -135,6 +139,8 @@ def write_segment(
         raise DataError("there are no documents to index")
     if isinstance(source, VectorFiles):
         source.check_all_used()
+    if plan.borrow is not None:
+        write_borrowed(segment, folder, before, plan.borrow)
     return _finish(folder, plan.segment, derived, len(texts), digest)
 
 
@@ -145,7 +151,8 @@ def open_vectors(segment: Path, plan: Plan, done: Checkpoint) -> ForwardWriter:
         IndexMissingError: if these are not there.
     """
     keep = (done.vectors, done.nonzeros)
-    return ForwardWriter(segment / FORWARD_NAME, plan.dense_dim, plan.vocabulary_size, keep=keep)
+    place = segment / (ENCODED_NAME if plan.borrow else FORWARD_NAME)
+    return ForwardWriter(place, plan.dense_dim, plan.vocabulary_size, keep=keep)
 
 
 def open_reading(segment: Path, plan: Plan, done: Checkpoint) -> ReadingWriter:
@@ -162,7 +169,6 @@ def merge_segments(
     folder: Path,
     name: str,
     segments: Sequence[Segment],
-    *,
     borrow: Borrow | None = None,
     older: Sequence[Segment] = (),
 ) -> SegmentRecord:
@@ -172,8 +178,8 @@ def merge_segments(
         folder: of the index.
         name: of the new segment, which has the kinds of stores that the last of the others has.
         segments: at least one document of all is live.
-        borrow: how these documents borrow terms, anew; None: not at all.
-        older: whose live documents lend, beside these.
+        borrow: how these documents borrow terms, which they do anew; None: not at all.
+        older: whose live documents lend too.
 
     Raises:
         OSError: if the disk is full or fails.
@@ -196,14 +202,10 @@ def merge_segments(
             for block in segment.texts(_MERGED):
                 texts.add(block)
                 digest.add_all(block)
-            if borrow is None:
-                for encoded in segment.vectors(_MERGED):
-                    vectors.add(encoded)
+            for encoded in () if borrow else segment.vectors(_MERGED):
+                vectors.add(encoded)
         if borrow is not None:
-            rows = Rows([(each.forward, each.live_rows()) for each in (*older, *segments)])
-            first = sum(len(each.live_rows()) for each in older)
-            for encoded, borrowed in borrow_terms(rows, first, borrow):
-                vectors.add(encoded, borrowed)
+            add_borrowed(vectors, older, segments, borrow)
     newest = folder / SEGMENTS_NAME / segments[-1].record.name
     return _finish(folder, name, Derived.of(newest), len(texts), digest)
 
@@ -234,7 +236,8 @@ def _finish(
 
 def _described(folder: Path, place: Path) -> tuple[StoredFile, ...]:
     """Flush all files of a finished segment to the disk and return their sizes and checksums."""
-    paths = sorted(place.rglob("*"))
+    encoded = place / ENCODED_NAME  # gone as soon as the manifest is there
+    paths = sorted(path for path in place.rglob("*") if encoded not in (path, path.parent))
     for path in [*paths, place, place.parent, folder]:
         flush(path)
     return tuple(describe_file(folder, path) for path in paths if path.is_file())

@@ -26,6 +26,7 @@ from typing import Any
 from fakes import WordReader
 
 from dupmae.engine import (
+    Borrow,
     Chunk,
     SearchEngine,
     build_index,
@@ -78,6 +79,11 @@ def split(folder: Path) -> None:
     build_index(OLD, reader(), folder, block_size=5, replace=True, chunk=PASSAGES, hnsw=True)
 
 
+def borrow(folder: Path) -> None:
+    """Put an index whose documents borrow terms in the place of one of others that do not."""
+    build_index(NEW, reader(), folder, block_size=5, replace=True, borrow=Borrow(3, 4))
+
+
 def tantivy(folder: Path) -> None:
     """Put an index with Tantivy's files, of other documents, in the place of one without."""
     build_index(NEW, reader(), folder, block_size=5, replace=True, sparse="tantivy")
@@ -124,6 +130,7 @@ SCENARIOS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "split": (build, split),
     "split-update": (split, update),
     "tantivy": (build, tantivy),
+    "borrow": (build, borrow),
 }
 """What is done without a fault, and then with one."""
 

@@ -25,10 +25,9 @@ from dupmae.engine import (
     read_manifest,
     verify_index,
 )
-from dupmae.engine import merge as merge_module
 from dupmae.engine.borrow import Rows, borrow_terms
 from dupmae.engine.view import View
-from dupmae.errors import UsageError
+from dupmae.errors import DupMAEError, UsageError
 from dupmae.indexes import ForwardStore, ForwardWriter
 from dupmae.types import Document, Encoded, SparseVectors
 
@@ -209,24 +208,40 @@ def test_compacted_it_is_an_index_of_just_these_documents(folder: Path, tmp_path
     assert clean(folder)
 
 
-def test_what_a_stopped_build_has_not_borrowed_the_next_writer_does(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["_add", "ForwardWriter.close"])
+def test_a_build_that_is_stopped_while_documents_borrow_goes_on_from_there(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    other, new = tmp_path / "other", random_documents(330)[290:]
+    build_index(DOCUMENTS, encoder(), other, borrow=SETTINGS)
+    before = answers(other)
     with monkeypatch.context() as patch:
+        patch.setattr(f"dupmae.engine.lending.{step}", full)
+        message = "unchanged; the same command goes on after 40 documents"
+        with pytest.raises(DupMAEError, match=message):
+            build_index(new, encoder(), other)
+    assert answers(other) == before
+    again = encoder()
+    build_index(new, again, other)
+    assert again.encoded_documents == 0
+    build_index(new, encoder(), folder)
+    assert answers(other) == answers(folder)
+    assert clean(other)
 
-        def full(*_: object, **__: object) -> None:
-            raise OSError("no space left on device")
 
-        patch.setattr(merge_module, "merge_segments", full)
-        build_index(DOCUMENTS, encoder(), tmp_path / "other", borrow=SETTINGS)
-    assert not merge_module.has_borrowed(read_manifest(tmp_path / "other").segments[0])
-    assert verify_index(tmp_path / "other", deep=True) == []
-    delete_documents(tmp_path / "other", ["d0"])
-    delete_documents(folder, ["d0"])
-    compact(folder)
-    compact(tmp_path / "other")
-    assert merge_module.has_borrowed(read_manifest(tmp_path / "other").segments[0])
-    assert answers(tmp_path / "other") == answers(folder)
+@pytest.mark.parametrize("doc_id", ["old", "other"])
+def test_a_replaced_document_lends_nothing_to_the_one_that_takes_its_place(
+    folder: Path, doc_id: str
+) -> None:
+    (zebra,) = encoder().encode_documents(["zebra"]).sparse.terms.tolist()
+    build_index([Document("old", "w5 w6 w7 zebra")], encoder(), folder)
+    build_index([Document(doc_id, "w5 w6 w7")], encoder(), folder)
+    with SearchEngine.open(folder, encoder()) as engine:
+        row = stored(engine.view)[-1]
+    assert (zebra in row) == (doc_id == "other")
 
 
 def test_an_export_holds_own_terms_alone_and_makes_the_same_index_again(
@@ -257,11 +272,11 @@ def test_an_explanation_tells_borrowed_terms_from_own_ones(folder: Path) -> None
 
 
 def test_other_settings_are_refused_where_an_index_is(folder: Path, tmp_path: Path) -> None:
-    message = "has 5 borrowed terms of 4 neighbours, spread 0.2, not 48 borrowed terms of 10"
+    message = "has 5 borrowed terms of 4 neighbours, spread 0.2, not 30 borrowed terms of 10"
     with pytest.raises(UsageError, match=message):
         build_index(DOCUMENTS[:2], encoder(), folder, borrow=Borrow())
     build_index(DOCUMENTS, encoder(), tmp_path / "plain")
-    with pytest.raises(UsageError, match="has no borrowed terms, not 48 borrowed terms"):
+    with pytest.raises(UsageError, match="has no borrowed terms, not 30 borrowed terms"):
         build_index(DOCUMENTS[:2], encoder(), tmp_path / "plain", borrow=Borrow())
     build_index(DOCUMENTS[:5], encoder(), folder, replace=True)
     assert read_manifest(folder).borrow is None
@@ -294,5 +309,5 @@ def test_the_command_borrows_and_explain_says_so(tmp_path: Path, monkeypatch) ->
     done = CliRunner().invoke(main, ["explain", "calcium", "bone"])
     assert "borrowed from its neighbours" in done.stdout
     assert json.loads(CliRunner().invoke(main, ["info", "--json"]).stdout)["borrow"] == {
-        "neighbours": 10, "terms": 48, "spread": 0.1
+        "neighbours": 10, "terms": 30, "spread": 0.1
     }  # fmt: skip

@@ -54,7 +54,9 @@ def assert_nothing_is_lost(found: list[Outcome], scenario: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["update", "delete", "where", "restore", "split-update"])
+@pytest.mark.parametrize(
+    "scenario", ["update", "delete", "where", "restore", "split-update", "borrow"]
+)
 def test_a_fault_at_some_calls_loses_nothing(shim: Path, tmp_path: Path, scenario: str) -> None:
     found = attempts(shim, tmp_path, scenario, "kill=4", "full=1", "fail=2")
     assert [outcome.kind for outcome in found if outcome.died] == ["kill"] * 4
