@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from dupmae.engine.borrow import Borrow, Rows, borrow_terms
 from dupmae.engine.manifest import DOCUMENTS_NAME, FORWARD_NAME, Manifest
@@ -58,8 +59,10 @@ def add_borrowed(
 
 
 def _add(vectors: ForwardWriter, rows: Rows, first: int, borrow: Borrow) -> None:
-    for encoded, borrowed in borrow_terms(rows, first, borrow):
-        vectors.add(encoded, borrowed)
+    with tqdm(total=len(rows) - first, desc="borrow", unit="doc", disable=None) as progress:
+        for encoded, borrowed in borrow_terms(rows, first, borrow):
+            vectors.add(encoded, borrowed)
+            progress.update(len(encoded))
 
 
 def _lenders(segment: Segment, new: DocumentStore) -> Int64:
