@@ -40,9 +40,8 @@ def write_borrowed(place: Path, folder: Path, before: Manifest | None, borrow: B
             older = [(segment.forward, _lenders(segment, texts)) for segment in opened]
         rows = Rows([*older, (new, np.arange(len(new)))])
         size = len(new.frequency)
-        shutil.rmtree(
-            place / FORWARD_NAME, ignore_errors=True
-        )  # what a stopped build may have left
+        # What a stopped build may have left.
+        shutil.rmtree(place / FORWARD_NAME, ignore_errors=True)
         with ForwardWriter(place / FORWARD_NAME, new.dim, size, borrows=True) as vectors:
             _add(vectors, rows, len(rows) - len(new), borrow)
     finally:

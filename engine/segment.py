@@ -202,8 +202,9 @@ def merge_segments(
             for block in segment.texts(_MERGED):
                 texts.add(block)
                 digest.add_all(block)
-            for encoded in () if borrow else segment.vectors(_MERGED):
-                vectors.add(encoded)
+            if borrow is None:
+                for encoded in segment.vectors(_MERGED):
+                    vectors.add(encoded)
         if borrow is not None:
             add_borrowed(vectors, older, segments, borrow)
     newest = folder / SEGMENTS_NAME / segments[-1].record.name
