@@ -308,6 +308,7 @@ def test_the_command_borrows_and_explain_says_so(tmp_path: Path, monkeypatch) ->
     assert not terms["bones"]["borrowed"] if "bones" in terms else True
     done = CliRunner().invoke(main, ["explain", "calcium", "bone"])
     assert "borrowed from its neighbours" in done.stdout
+    assert "up to 30 terms, of 10 neighbours" in CliRunner().invoke(main, ["info"]).stdout
     assert json.loads(CliRunner().invoke(main, ["info", "--json"]).stdout)["borrow"] == {
         "neighbours": 10, "terms": 30, "spread": 0.1
     }  # fmt: skip

@@ -34,6 +34,8 @@ def info(index_folder: Path, as_json: bool) -> None:
         found["passages"] = (
             f"{passages}, of up to {chunk['tokens']} tokens that overlap by {chunk['overlap']}"
         )
+    if (borrow := found.get("borrow")) is not None:
+        found["borrow"] = f"up to {borrow['terms']} terms, of {borrow['neighbours']} neighbours"
     for key, value in found.items():
         click.echo(f"{key.replace('_', ' '):<16} {value}")
     for segment in segments:
