@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
+from dupmae.engine.numbers import Numbers, split_ordinals
 from dupmae.errors import UsageError
 from dupmae.indexes.forward import ForwardStore
 from dupmae.indexes.kernels import row_positions
@@ -56,16 +58,20 @@ class Rows:
     """The vectors of several stores in one row, of each those at some ordinals."""
 
     def __init__(self, stores: Sequence[tuple[ForwardStore, Int64]]) -> None:
-        self._stores = [(store, rows) for store, rows in stores if len(rows)]
-        self._starts = np.cumsum([0, *(len(rows) for _, rows in self._stores)])
+        self._stores = [store for store, rows in stores if len(rows)]
+        chosen = [rows for _, rows in stores if len(rows)]
+        starts = accumulate(map(len, chosen), initial=0)
+        self._numbers = [
+            Numbers(start, len(rows), rows) for start, rows in zip(starts, chosen, strict=False)
+        ]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return sum(numbers.size for numbers in self._numbers)
 
     def dense(self, start: int, end: int) -> Float32:
         """Return copies of dense vectors."""
         places = np.arange(start, min(end, len(self)))
-        found = np.empty((len(places), self._stores[0][0].dim), dtype=np.float32)
+        found = np.empty((len(places), self._stores[0].dim), dtype=np.float32)
         for store, inside, rows in self._split(places):
             found[inside] = store.dense[rows]
         return found
@@ -73,7 +79,7 @@ class Rows:
     def own_terms(self, places: Int64) -> tuple[Int64, Int32, Float32]:
         """Return each own term of some vectors: at which of the places, its id, its weight.
 
-        In no order of places; the terms of one rise.
+        In the order of places and, there, of terms.
         """
         found = [(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))]
         for store, inside, rows in self._split(places):
@@ -82,25 +88,26 @@ class Rows:
                 is_own = ~store.borrowed[positions]
                 owners, positions = owners[is_own], positions[is_own]
             terms, weights = store.sparse.terms[positions], store.sparse.weights[positions]
-            found.append((np.flatnonzero(inside)[owners], terms, weights))
+            found.append((inside[owners], terms, weights))
         owners, terms, weights = map(np.concatenate, zip(*found, strict=True))
-        return owners, terms, weights
+        # Else sums, to their last bit, would depend on the stores that vectors lie in.
+        order = np.argsort(owners, kind="stable")
+        return owners[order], terms[order], weights[order]
 
     def idf(self) -> Float64:
         """Return BM25's idf of each term among all these vectors, by their own terms."""
-        frequency = np.zeros(len(self._stores[0][0].frequency))
+        frequency = np.zeros(len(self._stores[0].frequency))
         for start in range(0, len(self), _BORROWERS):
             places = np.arange(start, min(start + _BORROWERS, len(self)))
             frequency += np.bincount(self.own_terms(places)[1], minlength=len(frequency))
         found: Float64 = np.log1p((len(self) - frequency + 0.5) / (frequency + 0.5))
         return found
 
-    def _split(self, places: Int64) -> Iterator[tuple[ForwardStore, Bool, Int64]]:
-        for number, (store, rows) in enumerate(self._stores):
-            first, end = self._starts[number : number + 2]
-            inside = (places >= first) & (places < end)
-            if inside.any():
-                yield store, inside, rows[places[inside] - first]
+    def _split(self, places: Int64) -> Iterator[tuple[ForwardStore, Int64, Int64]]:
+        """Yield each store, which of the places are there, and the rows that these are."""
+        pairs = list(zip(self._stores, self._numbers, strict=True))
+        for (store, numbers), inside in split_ordinals(pairs, self._numbers, places):
+            yield store, inside, numbers.local(places[inside])
 
 
 def borrow_terms(rows: Rows, first: int, settings: Borrow) -> Iterator[tuple[Encoded, Bool]]:

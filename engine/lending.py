@@ -53,8 +53,9 @@ def add_borrowed(
     vectors: ForwardWriter, older: Sequence[Segment], segments: Sequence[Segment], borrow: Borrow
 ) -> None:
     """Add the live documents of some segments, who borrow anew, of each other and of older ones."""
-    rows = Rows([(each.forward, each.live_rows()) for each in (*older, *segments)])
-    _add(vectors, rows, sum(len(each.live_rows()) for each in older), borrow)
+    lenders = [(each.forward, each.live_rows()) for each in (*older, *segments)]
+    first = sum(len(rows) for _, rows in lenders[: len(older)])
+    _add(vectors, Rows(lenders), first, borrow)
 
 
 def _add(vectors: ForwardWriter, rows: Rows, first: int, borrow: Borrow) -> None:

@@ -30,8 +30,9 @@ import numpy as np
 from dupmae.engine.fast import near_lists
 from dupmae.engine.filters import Filter, matching
 from dupmae.engine.fusion import Stores
+from dupmae.engine.numbers import split_ordinals
 from dupmae.engine.opened import Segment
-from dupmae.engine.parts import Part, split_ordinals
+from dupmae.engine.parts import Part
 from dupmae.engine.scan import Scan, ScannedPart
 from dupmae.errors import DataError
 from dupmae.indexes.documents import DocumentStore, Labels
