@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from dupmae.base_encoder import BaseEncoder
 from dupmae.errors import DupMAEError, UsageError
+from dupmae.hardware import processors
 from dupmae.processes import resolve_device
 from dupmae.torch_encoder import Precision, TorchEncoder
 from dupmae.types import CorpusStatistics, Encoded, Int32, SparseVectors
@@ -86,7 +87,7 @@ class DeviceEncoder(BaseEncoder):
         self._queries = queries
         self._turn = threading.Lock()  # one question to a process at a time
         names = [device for name in devices for device in _expand(name)]
-        threads = max(1, (os.cpu_count() or 1) // len(names))
+        threads = max(1, processors() // len(names))
         folder = None if folder is None else str(folder)
         jobs = [_Job(folder, name, precision, threads, dict(settings or {})) for name in names]
         on_cpu = set(names) == {"cpu"}

@@ -12,7 +12,6 @@ or nothing but unknown words) has a dense vector and no terms.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from dupmae.base_encoder import BaseEncoder
 from dupmae.config import load_config
 from dupmae.errors import UsageError
 from dupmae.folder import shipped_model
-from dupmae.hardware import describe_cpu
+from dupmae.hardware import describe_cpu, processors
 from dupmae.heads import HeadSettings, check_servable
 from dupmae.reader import Reader
 from dupmae.runtime import RUNTIME, GraphNetwork
@@ -64,7 +63,7 @@ class Encoder(BaseEncoder):
             term_weights,
             BATCH_TOKENS,
             QUERY_BATCH_TOKENS,
-            threads or _processors(),
+            threads or processors(),
         )
 
     @classmethod
@@ -112,10 +111,3 @@ class Encoder(BaseEncoder):
         self, ids: Sequence[Sequence[int]], corpus: CorpusStatistics | None
     ) -> Encoded:
         return self._reader.queries(ids, corpus)
-
-
-def _processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

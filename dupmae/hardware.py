@@ -1,7 +1,8 @@
-"""What a processor can do, as far as it decides which kernels multiply matrices."""
+"""What the processor can do: how many threads, and which kernels multiply matrices."""
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -32,3 +33,10 @@ def cpu_features() -> tuple[str, ...]:
 def describe_cpu() -> str:
     """Return architecture and instruction sets in one line."""
     return " ".join([platform.machine(), *cpu_features()])
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -10,6 +10,7 @@ Shapes: B texts, L tokens of the longest, T tokens of all, D hidden.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -50,8 +51,9 @@ class Layout:
         flat = padded_BLX.flatten(0, 1)
         return flat[self.slots_T] if self.is_padded else flat
 
+    @cached_property
     def mask(self) -> Tensor:
-        """Return (B, L) bool: where tokens are."""
+        """(B, L) bool: where tokens are."""
         ones_T1 = self.slots_T.new_ones(len(self.slots_T), 1, dtype=torch.bool)
         return self.pad(ones_T1).squeeze(2)
 
@@ -70,7 +72,7 @@ def read_body(body: BertModel, tokens_T: Tensor, layout: Layout) -> Tensor:
         input_ids=tokens_T[None], position_ids=layout.columns_T[None]
     )[0]
     # Without a mask there are faster kernels.
-    mask_B11L = layout.mask()[:, None, None] if layout.is_padded else None
+    mask_B11L = layout.mask[:, None, None] if layout.is_padded else None
     for layer in body.encoder.layer:
         read_TD = _attend(layer.attention.self, hidden_TD, layout, mask_B11L)
         hidden_TD = layer.attention.output(read_TD, hidden_TD)

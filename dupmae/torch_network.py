@@ -86,7 +86,7 @@ class TorchNetwork:
         hidden_TD = read_body(self._model.lm.bert, tokens_T, layout)
         states_BLD = layout.pad(self._model.transform(hidden_TD))
         votes_BL = layout.pad(votes_T[:, None]).squeeze(2).bool()
-        cls_BD = self._model.cls_state(layout.pad(hidden_TD), layout.mask()).float()
+        cls_BD = self._model.cls_state(layout.pad(hidden_TD), layout.mask).float()
         head_VD, _ = self._model.vocabulary_head()
         if batch.wanted is None:
             logits = pool_vocabulary(states_BLD, votes_BL, head_VD[: self._terms.size])

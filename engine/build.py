@@ -109,7 +109,7 @@ def build_index(
         with writer_lock(folder):
             before = _state(folder, replace)
             kept_state = None if replace else before
-            chunk, borrow = _chunk(folder, kept_state, chunk), _borrow(folder, kept_state, borrow)
+            chunk, borrow = _settings(folder, kept_state, chunk, borrow)
             plan = changed(_plan(encoder, block_size, chunk), borrow=borrow)
             if before is not None and not replace:
                 _check_seal(folder, before, plan)
@@ -177,24 +177,26 @@ def _state(folder: Path, replace: bool) -> Manifest | None:
         raise
 
 
-def _chunk(folder: Path, before: Manifest | None, chunk: Chunk | None) -> Chunk | None:
-    """Return how to split documents that are added to a state, None if it is a new index."""
-    if before is None or before.chunk == chunk or chunk is None:
-        return chunk if before is None else before.chunk
-    raise UsageError(
-        f"index {folder} holds {before.chunk or 'whole documents'}, not {chunk}; add to it "
-        "without a setting, or use --replace to build the index anew"
-    )
+def _settings(
+    folder: Path, before: Manifest | None, chunk: Chunk | None, borrow: Borrow | None
+) -> tuple[Chunk | None, Borrow | None]:
+    """Return how documents that are added to a state are split and borrow; None: a new index.
 
-
-def _borrow(folder: Path, before: Manifest | None, borrow: Borrow | None) -> Borrow | None:
-    """Return how documents borrow that are added to a state, None if it is a new index."""
-    if before is None or before.borrow == borrow or borrow is None:
-        return borrow if before is None else before.borrow
-    raise UsageError(
-        f"index {folder} has {before.borrow or 'no borrowed terms'}, not {borrow}; add to it "
-        "without a setting, or use --replace to build the index anew"
-    )
+    Raises:
+        UsageError: if the documents that are there do otherwise.
+    """
+    if before is None:
+        return chunk, borrow
+    for asked, there, said in (
+        (chunk, before.chunk, f"holds {before.chunk or 'whole documents'}"),
+        (borrow, before.borrow, f"has {before.borrow or 'no borrowed terms'}"),
+    ):
+        if asked not in (None, there):
+            raise UsageError(
+                f"index {folder} {said}, not {asked}; add to it without a setting, or use "
+                "--replace to build the index anew"
+            )
+    return before.chunk, before.borrow
 
 
 def _derived_there(folder: Path, before: Manifest | None) -> Derived:

@@ -133,8 +133,10 @@ def explain(
     matches = _matches(
         engine, shared, term_weights[in_query], own_weights[in_document], borrowed[in_document]
     )
-    none = np.zeros(lacking.sum())
-    missing = _matches(engine, terms[lacking], term_weights[lacking], none, none > 0)
+    nothing = np.zeros(lacking.sum())
+    missing = _matches(
+        engine, terms[lacking], term_weights[lacking], nothing, nothing.astype(np.bool_)
+    )
     return Explanation(
         query=query,
         doc_id=doc_id,

@@ -24,8 +24,8 @@ def test_padding_and_packing_undo_each_other(lengths: list[int]) -> None:
     packed = torch.arange(2.0 * sum(lengths)).view(-1, 2)
     padded = where.pad(packed)
     assert torch.equal(where.pack(padded), packed)
-    assert where.mask().sum(dim=1).tolist() == lengths
-    assert (padded[~where.mask()] == 0).all()
+    assert where.mask.sum(dim=1).tolist() == lengths
+    assert (padded[~where.mask] == 0).all()
     assert where.is_padded == (len(set(lengths)) > 1)
     texts = [row[:length] for row, length in zip(padded, lengths, strict=True)]
     assert torch.equal(torch.cat(texts), packed)
@@ -41,8 +41,8 @@ def test_states_are_those_of_the_padded_body(lengths: list[int]) -> None:
     tokens = torch.randint(5, 200, (sum(lengths),), generator=torch.Generator().manual_seed(3))
     found = read_body(model.lm.bert, tokens, where)
     ids = where.pad(tokens.unsqueeze(1)).squeeze(2)
-    expected = model.hidden_states(ids, where.mask().long())
-    torch.testing.assert_close(found, expected[where.mask()], rtol=1e-4, atol=1e-5)
+    expected = model.hidden_states(ids, where.mask.long())
+    torch.testing.assert_close(found, expected[where.mask], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

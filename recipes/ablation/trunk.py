@@ -122,7 +122,7 @@ def install(trunk: Trunk) -> None:
 
     def read_body(model: BertModel, tokens_T: Tensor, layout: Layout) -> Tensor:
         input_ids_BL = layout.pad(tokens_T.unsqueeze(1)).squeeze(2)
-        states = trunk.forward(model, input_ids_BL, layout.mask().long())
+        states = trunk.forward(model, input_ids_BL, layout.mask.long())
         return layout.pack(states.last_hidden_state)
 
     BertModel.forward = forward
