@@ -14,6 +14,8 @@ from dupmae.errors import UsageError
 Activation = Literal["log1p_relu", "log1p2_relu", "none"]
 CORPUS_PRIOR = 1000.0
 """Documents of training text that are counted with a corpus; 0 to 3000 measure alike."""
+USUAL_TERMS = 10
+"""A query of so many equal terms weighs the same by every norm."""
 LEAST_IDF = 0.05
 """What idf of the training text is taken to be at least where it divides."""
 
@@ -50,8 +52,12 @@ class HeadSettings:
     normalize_query_terms: bool = False
     """Divide a query's own terms by their ℓ2 norm before the gain, and those that expand it by
     theirs, so that `expansion` is the length of the latter in units of the former."""
+    query_norm: float = 2.0
+    """p of the ℓp norm that a query is divided by in the end, with `normalize_query_terms`, scaled
+    so that `USUAL_TERMS` equal terms have length 1. Below 2 the sparse part weighs more in short
+    queries and less in long ones."""
     k_document: int = 384
-    """Terms kept of a document."""
+    """Terms kept of a document, those of the largest weight × query weight."""
     k_query: int = 64
     """Terms kept of a query."""
     max_document_length: int = 256
@@ -64,6 +70,8 @@ class HeadSettings:
     """w_s of the score."""
     feedback: float = 0.0
     """β: how far a query is moved towards the documents that answer it best; 0 turns it off."""
+    borrowed_terms: int = 0
+    """Terms that a document may borrow from its neighbours in an index (`engine/borrow.py`)."""
 
     @property
     def document_expansion(self) -> float:
@@ -95,9 +103,10 @@ _LARGEST = 1e30
 _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
     (("dense_dim", "k_document", "k_query", "k_expansion"), 1, math.inf),
     (("max_document_length", "max_query_length"), 3, math.inf),  # room for one token
-    (("k_neighbours",), 0, math.inf),
+    (("k_neighbours", "borrowed_terms"), 0, math.inf),
     (("expansion", "frequency_b"), 0, 1),
     (("frequency_k1", "frequency_length", "corpus_idf"), 0, _LARGEST),
+    (("query_norm",), 1, _LARGEST),
     (("dense_weight", "sparse_weight", "feedback"), 0, _LARGEST),
 )
 """Settings, and the least and the most that each may be."""

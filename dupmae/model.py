@@ -7,7 +7,7 @@ turns texts into ids or tensors into records (`encoder.py`).
 A document is dense(x) = W_cls·h and sparse(x) = f·act(μ), μ the maximum of the MLM logits over
 the tokens that are neither [CLS] nor [SEP] nor padding, f what the frequency of a term in the text
 adds (`term_factors`). A query is encoded alike, without f; then each term is weighted by u ∈ R^V
-and the whole vector, its ℓ2 norm taken off, by a gain read off [CLS]. Both are on the query side of
+and the whole vector, its norm taken off, by a gain read off [CLS]. Both are on the query side of
 an inner product, so the score stays ⟨q, d⟩ and its proofs hold.
 
 Source: Liu et al., RetroMAE-2 (ACL 2023), equations 6 to 12; u is the inference-free query of
@@ -23,7 +23,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM
 
 from dupmae.cls_attention import ClsAttention
-from dupmae.heads import CORPUS_PRIOR, LEAST_IDF, Activation, HeadSettings
+from dupmae.heads import CORPUS_PRIOR, LEAST_IDF, USUAL_TERMS, Activation, HeadSettings
 
 NEVER = -1e4
 """A logit that no maximum picks and that stays finite in half precision."""
@@ -68,7 +68,14 @@ def expand_query(weights: Tensor, counts: Tensor, heads: HeadSettings) -> Tensor
     others = others.scatter(1, order[:, heads.k_expansion :], 0.0)
     if heads.normalize_query_terms:
         own, others = functional.normalize(own, dim=1), functional.normalize(others, dim=1)
-    return own + heads.expansion * others
+    both = own + heads.expansion * others
+    if heads.normalize_query_terms and heads.query_norm != 2:
+        p = heads.query_norm
+        norm_B1 = own.norm(p, dim=1, keepdim=True)
+        # Where no term is the query's own the norm says nothing.
+        factor_B1 = USUAL_TERMS ** (1 / p - 1 / 2) / norm_B1.clamp(min=1e-12)
+        both = both * torch.where(norm_B1 > 0, factor_B1, 1.0)
+    return both
 
 
 class DupMAE(nn.Module):

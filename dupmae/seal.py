@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from dupmae.heads import HeadSettings
 
-SEAL_VERSION = 1
-"""Raised when the code itself begins to make other vectors of the same model."""
+SEAL_VERSION = 2
+"""Raised when the code itself begins to make other vectors of the same model; 2: a document's
+terms are cut by their weights times those of queries."""
 ARCHITECTURE = ("hidden_act", "layer_norm_eps", "num_attention_heads")
 """What of config.json decides vectors and cannot be read off the shapes of the weights."""
 
 _TOKENIZER = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
 """Sections of tokenizer.json that turn text into ids; the encoder sets truncation and padding."""
-_SCORE_ONLY = ("dense_weight", "sparse_weight", "feedback")
-"""Settings of the search, which leave the encoder's vectors alone."""
+_OF_THE_ENGINE = ("dense_weight", "sparse_weight", "feedback", "borrowed_terms")
+"""Settings of indexing and search, which leave the encoder's vectors alone."""
 _AT_ONCE = 2**16
 """Numbers that are converted and hashed while they are in the caches."""
 
@@ -47,7 +48,7 @@ def seal_of(
         weights: name and values of each parameter, in the order of their names; hashed as float32.
     """
     settings = asdict(heads)
-    for name in _SCORE_ONLY:
+    for name in _OF_THE_ENGINE:
         del settings[name]
     tokens = json.loads(tokenizer)
     description = {

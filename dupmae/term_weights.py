@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dupmae.heads import CORPUS_PRIOR, LEAST_IDF, HeadSettings
+from dupmae.heads import CORPUS_PRIOR, LEAST_IDF, USUAL_TERMS, HeadSettings
 from dupmae.readings import Reading
 from dupmae.types import CorpusStatistics, Float32, Int32, Int64
 
@@ -29,10 +29,12 @@ class TermWeights:
     training_idf_V: Float32 | None
 
     def document(self, text: Reading) -> Row:
-        """Return the terms that a document keeps."""
-        heads = self.heads
+        """Return the terms that a document keeps: those that may add most to a score."""
+        heads, terms = self.heads, text.terms.astype(np.int32)
         weights = activate(text.logits, heads) * document_factors(text.counts, text.length, heads)
-        return top_terms(text.terms.astype(np.int32), weights.astype(np.float32), heads.k_document)
+        # A common word weighs next to nothing in a query, however much in the document.
+        worth = weights * self.query_weight_V[terms]
+        return top_terms(terms, weights.astype(np.float32), heads.k_document, worth)
 
     def query(self, text: Reading, corpus: CorpusStatistics | None) -> Row:
         """Return the terms that a query keeps, in the given corpus or in any."""
@@ -103,7 +105,11 @@ def expand_query(weights: NDArray[Any], counts: Int64, heads: HeadSettings) -> N
     others[np.argsort(-others, kind="stable")[heads.k_expansion :]] = 0
     if heads.normalize_query_terms:
         own, others = unit(own), unit(others)
-    return own + heads.expansion * others
+    both: NDArray[Any] = own + heads.expansion * others
+    if heads.normalize_query_terms and heads.query_norm != 2 and own.any():
+        p = heads.query_norm
+        both = both * (USUAL_TERMS ** (1 / p - 1 / 2) / (own**p).sum() ** (1 / p))
+    return both
 
 
 def unit(vectors: NDArray[Any]) -> NDArray[Any]:
@@ -113,21 +119,25 @@ def unit(vectors: NDArray[Any]) -> NDArray[Any]:
     return scaled
 
 
-def top_terms(terms: Int32, weights: Float32, k: int) -> tuple[Int32, Float32]:
-    """Keep the at most k largest weights above 0; of equal ones, those of smaller term id.
+def top_terms(terms: Int32, weights: Float32, k: int, worth: NDArray[Any] | None = None) -> Row:
+    """Keep at most k terms of a weight above 0, those of the largest worth.
+
+    Of equal ones those of smaller term id are kept.
 
     Args:
         terms: (n,) strictly increasing.
         weights: (n,) finite.
         k: at least 1.
+        worth: (n,) finite; the weights if None.
 
     Returns:
         Terms, still strictly increasing, and their weights.
     """
     keep = weights > 0
     if np.count_nonzero(keep) > k:
-        least = np.partition(weights, -k)[-k]
-        keep = weights > least
-        tied = np.flatnonzero(weights == least)
+        worth = np.where(keep, weights if worth is None else worth, -np.inf)
+        least = np.partition(worth, -k)[-k]
+        keep = worth > least
+        tied = np.flatnonzero(worth == least)
         keep[tied[: k - np.count_nonzero(keep)]] = True
     return terms[keep], weights[keep]

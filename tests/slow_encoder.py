@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from tiny_model import VOCABULARY, tiny_tokenizer
@@ -51,19 +52,31 @@ def slow_encode(
         weights[term] = weight
         if heads.k_neighbours and term not in ids:
             weights[term] *= any(term in neighbours[ids[place]] for place in votes)
-        if term not in ids and not as_query:
-            weights[term] *= heads.expansion * heads.expand_documents
-        if term in ids and not as_query:
-            k1, b, count = heads.frequency_k1, heads.frequency_b, ids.count(term)
-            relative = 1 - b + b * len(votes) / heads.frequency_length
-            weights[term] *= count * (k1 + 1) / (count + k1 * relative)
+        if not as_query:
+            weights[term] *= slow_factor(model, term, ids, len(votes))
     if as_query:
         weights = slow_query(model, weights, ids, corpus)
         gain = math.exp(float(model.query_log_gain(cls)))
         weights = {term: w * gain for term, w in weights.items()}
     k = heads.k_query if as_query else heads.k_document
-    best = sorted(weights, key=lambda term: (-weights[term], term))[:k]
-    return dense, {term: weights[term] for term in best if weights[term] > 0}
+    # Of a document those stay that may add most to a score.
+    worth = {t: w * (1.0 if as_query else query_factor(model, t)) for t, w in weights.items()}
+    weights = {term: weight for term, weight in weights.items() if weight > 0}
+    best = sorted(weights, key=lambda term: (-worth[term], term))[:k]
+    return dense, {term: weights[term] for term in best}
+
+
+def query_factor(model: DupMAE, term: int) -> float:
+    return max(0.0, float(model.query_term_weight[term]))
+
+
+def slow_factor(model: DupMAE, term: int, ids: list[int], votes: int) -> float:
+    """Return what a document's weight is multiplied by."""
+    heads, count = model.heads, ids.count(term)
+    if not count:
+        return heads.expansion * heads.expand_documents
+    k1, b = heads.frequency_k1, heads.frequency_b
+    return count * (k1 + 1) / (count + k1 * (1 - b + b * votes / heads.frequency_length))
 
 
 def slow_query(
@@ -80,7 +93,17 @@ def slow_query(
     expanding = {term: weights[term] for term in others[: heads.k_expansion]}
     if heads.normalize_query_terms:
         own, expanding = slow_unit(own), slow_unit(expanding)
-    return own | {term: w * heads.expansion for term, w in expanding.items()}
+    both = own | {term: w * heads.expansion for term, w in expanding.items()}
+    if heads.normalize_query_terms and any(own.values()):
+        both = {term: w / slow_length(own.values(), heads.query_norm) for term, w in both.items()}
+    return both
+
+
+def slow_length(weights: Iterable[float], p: float) -> float:
+    """Return the ℓp norm of weights of ℓ2 norm 1, over that of ten equal ones."""
+    equal = [1 / math.sqrt(10)] * 10
+    norms = [sum(w**p for w in each) ** (1 / p) for each in (list(weights), equal)]
+    return norms[0] / norms[1]
 
 
 def slow_unit(weights: dict[int, float]) -> dict[int, float]:

@@ -81,6 +81,8 @@ SETTINGS = [
     {"expansion": 1.0, "k_neighbours": 4},
     {"expansion": 0.5, "k_neighbours": 9, "k_expansion": 6, "normalize_query_terms": True},
     {"expansion": 0.0, "normalize_query_terms": True, "k_query": 2},
+    {"expansion": 0.3, "normalize_query_terms": True, "query_norm": 1.25},
+    {"expansion": 0.0, "normalize_query_terms": True, "query_norm": 1.0},
     {"activation": "log1p2_relu", "normalize": False, "k_document": 5},
     {"k_document": 1000, "k_query": 1000},
     {"expansion": 0.0, "frequency_k1": 0.9, "frequency_length": 8.0},
@@ -113,6 +115,7 @@ def corpus(documents: int = 5000, seed: int = 0) -> CorpusStatistics:
         {"expansion": 0.0, "corpus_idf": 1.0},
         {"expansion": 0.3, "corpus_idf": 0.5, "normalize_query_terms": True},
         {"expansion": 0.3, "corpus_idf": 1.0, "normalize_query_terms": True, "k_expansion": 5},
+        {"expansion": 0.3, "corpus_idf": 1.0, "normalize_query_terms": True, "query_norm": 1.5},
     ],
     ids=str,
 )
@@ -326,6 +329,7 @@ PARITY = [
     {"expansion": 0.0, "normalize": False, "k_document": 3, "activation": "log1p2_relu"},
     {"cls_attention": True, "corpus_idf": 0.7, "frequency_k1": 0.9, "expansion": 0.0},
     {"cls_attention": True, "corpus_idf": 0.7, "normalize_query_terms": True, "expansion": 0.3},
+    {"normalize_query_terms": True, "query_norm": 1.25, "expansion": 0.3},
 ]
 
 

@@ -20,6 +20,7 @@ from dupmae.model import (
     DupMAE,
     HeadSettings,
     activate,
+    expand_query,
     inverse_frequency,
     term_factors,
 )
@@ -93,6 +94,28 @@ def test_query_weights_are_factors_a_norm_and_a_gain(normalize: bool) -> None:
     whole[:, terms] = weights
     found_whole = model.weigh_query(whole, torch.ones_like(whole), cls, None)
     torch.testing.assert_close(found_whole[:, terms], found)
+
+
+@pytest.mark.parametrize(("terms", "factor"), [(1, 10**0.25), (10, 1.0), (160, 0.5)])
+def test_a_norm_below_2_makes_short_queries_heavier_and_long_ones_lighter(
+    terms: int, factor: float
+) -> None:
+    counts = torch.tensor([[1.0] * terms + [0.0]])
+    weights = torch.tensor([[3.0] * terms + [1.0]])
+    usual, found = (
+        expand_query(weights, counts, HeadSettings(normalize_query_terms=True, query_norm=p))
+        for p in (2, 4 / 3)  # ten terms, and so four as heavy as ten: (10 / 160) ** (1 / 4) = .5
+    )
+    torch.testing.assert_close(found, usual * factor)
+
+
+def test_gradients_of_a_query_without_terms_of_its_own_are_finite() -> None:
+    weights = torch.tensor([[0.0, 1.0], [2.0, 1.0]], requires_grad=True)
+    heads = HeadSettings(normalize_query_terms=True, query_norm=1.25)
+    with torch.enable_grad():
+        expand_query(weights, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), heads).sum().backward()
+    assert weights.grad is not None
+    assert weights.grad.isfinite().all()
 
 
 @given(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from slow_encoder import slow_length
 from tiny_model import VOCABULARY, WORDS, tiny_model, tiny_tokenizer
 
 from dupmae.model import DupMAE
@@ -69,10 +70,14 @@ def slow_weights(model: DupMAE, ids: list[int], terms: list[int], *, as_query: b
         weights = [weight if mine else 0.0 for weight, mine in zip(weights, is_own, strict=True)]
         if model.heads.normalize_query_terms:
             weights, others = slow_unit(weights), slow_unit(others)
+        own_weights = weights
         weights = [
             weight + model.heads.expansion * other
             for weight, other in zip(weights, others, strict=True)
         ]
+        if model.heads.normalize_query_terms and any(own_weights):
+            length = slow_length(own_weights, model.heads.query_norm)
+            weights = [weight / length for weight in weights]
         gain = math.exp(float(model.query_log_gain(cls)))
         return [weight * gain for weight in weights]
     heads, own_counts = model.heads, [own.count(term) for term in terms]
@@ -100,6 +105,7 @@ SETTINGS = [
     {"expansion": 0.3, "cls_attention": True, "corpus_idf": 1.0},
     {"expansion": 0.5, "k_expansion": 3, "expand_documents": False},
     {"expansion": 0.5, "k_neighbours": 7},
+    {"expansion": 0.3, "query_norm": 1.25},
 ]
 
 

@@ -39,6 +39,7 @@ CHANGED = {
     "frequency_length": 99.0,
     "corpus_idf": 0.5,
     "normalize_query_terms": True,
+    "query_norm": 1.5,
     "k_document": 31,
     "k_query": 21,
     "max_document_length": 41,
@@ -53,14 +54,17 @@ def test_a_setting_that_decides_vectors_changes_the_seal(setting):
     assert model_seal(model, tiny_tokenizer()) != SEAL
 
 
-def test_every_setting_either_decides_vectors_or_only_weighs_scores():
+OF_THE_ENGINE = {"dense_weight": 0.25, "sparse_weight": 0.25, "feedback": 0.25, "borrowed_terms": 9}
+
+
+def test_every_setting_either_decides_vectors_or_is_of_the_engine():
     settings = set(HeadSettings.__dataclass_fields__)
-    assert settings == {*CHANGED, "dense_dim", "dense_weight", "sparse_weight", "feedback"}
+    assert settings == {*CHANGED, "dense_dim", *OF_THE_ENGINE}
 
 
-@pytest.mark.parametrize("setting", ["dense_weight", "sparse_weight", "feedback"])
-def test_the_weights_of_a_score_leave_the_seal_alone(setting):
-    model = tiny_model(**{setting: 0.25})
+@pytest.mark.parametrize("setting", OF_THE_ENGINE)
+def test_settings_of_the_engine_leave_the_seal_alone(setting):
+    model = tiny_model(**{setting: OF_THE_ENGINE[setting]})
     assert model_seal(model, tiny_tokenizer()) == SEAL
 
 

@@ -11,7 +11,15 @@ from tiny_model import VOCABULARY, tiny_model
 
 from dupmae import model
 from dupmae.heads import HeadSettings
-from dupmae.term_weights import activate, corpus_factors, document_factors, top_terms, unit
+from dupmae.readings import Reading
+from dupmae.term_weights import (
+    TermWeights,
+    activate,
+    corpus_factors,
+    document_factors,
+    top_terms,
+    unit,
+)
 from dupmae.types import CorpusStatistics
 
 COUNTS = np.array([0, 1, 2, 17])
@@ -48,6 +56,16 @@ def test_factors_of_a_corpus_are_torchs(documents, power):
     statistics = CorpusStatistics(documents, frequency)
     found = corpus_factors(idf, terms, statistics, torch_model.heads)
     np.testing.assert_allclose(found, expected.detach(), rtol=2e-4)
+
+
+@pytest.mark.parametrize(("k", "expected"), [(2, [0, 3]), (3, [0, 2, 3]), (4, [0, 1, 2, 3])])
+def test_a_document_keeps_what_may_add_most_to_a_score(k, expected):
+    weights = TermWeights(HeadSettings(k_document=k), np.array([2, 0, 1, 2], np.float32), None)
+    terms, logits = np.arange(4), np.array([1, 9, 2, 3], np.float32)
+    text = Reading(np.zeros(1, np.float32), 0.0, terms, logits, np.ones(4, np.int64), 4)
+    kept, of_document = weights.document(text)
+    assert kept.tolist() == expected  # 1 is the heaviest, but no query weighs it
+    np.testing.assert_allclose(of_document, np.log1p(logits[expected]), rtol=1e-6)
 
 
 def test_a_unit_vector_has_length_one_and_zeros_stay_zeros():

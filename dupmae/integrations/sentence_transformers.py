@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
@@ -115,7 +116,7 @@ class DenseView(View):
 
 
 class SparseView(View):
-    """Term weights, of which the heaviest are kept: of a query `k_query`, else `k_document`."""
+    """Term weights, of which a query keeps `k_query`, a document `k_document`."""
 
     def forward(self, features: dict[str, Any], task: Task | None = None) -> dict[str, Any]:
         """Add `sentence_embedding` (B, vocabulary)."""
@@ -126,7 +127,11 @@ class SparseView(View):
         everything = [range(tokens.vocabulary_size)] if heads.expands(as_query=as_query) else []
         vocabulary = Vocabulary.of(tokens, [*everything, *states.input_ids_BL.tolist()])
         weights = represent(self.model, tokens, states, vocabulary, as_query=as_query).sparse
-        kept = _heaviest(weights, heads.k_query if as_query else heads.k_document)
+        if as_query:
+            kept = _heaviest(weights, weights, heads.k_query)
+        else:
+            in_queries = torch.relu(self.model.query_term_weight[vocabulary.terms])
+            kept = _heaviest(weights, weights * in_queries, heads.k_document)
         vectors = weights.new_zeros(len(weights), tokens.vocabulary_size)
         vectors[:, vocabulary.terms] = kept
         return {**features, "sentence_embedding": vectors}
@@ -156,9 +161,14 @@ def sparse_view(folder: Path | str | None = None, *, device: str = "cpu") -> Spa
     return SparseEncoder(modules=[view], similarity_fn_name="dot", device=device)
 
 
-def _heaviest(weights_BV: Tensor, k: int) -> Tensor:
-    """Return weights of which all but the k largest of a row are 0; of equals the first is kept."""
+def _heaviest(weights_BV: Tensor, worth_BV: Tensor, k: int) -> Tensor:
+    """Return weights of which all but k of a row are 0, those of the largest worth.
+
+    Of equals the first is kept.
+    """
     if weights_BV.shape[1] <= k:
         return weights_BV
-    order = weights_BV.argsort(dim=1, descending=True, stable=True)
+    # A worth of 0 comes before no weight at all.
+    worth_BV = worth_BV.masked_fill(weights_BV <= 0, -torch.inf)
+    order = worth_BV.argsort(dim=1, descending=True, stable=True)
     return weights_BV.scatter(1, order[:, k:], 0.0)
