@@ -30,17 +30,16 @@ BLOCK = 8192
 
 
 def real_vectors(folders: Sequence[Path]) -> Encoded:
-    """Return the vectors of all live documents of some indexes."""
-    blocks = []
+    """Return the vectors of all live documents of some indexes, with what they borrow."""
+    dense, rows = [], []
     for folder in folders:
         segments = open_segments(folder, read_manifest(folder), {})
         for segment in segments.values():
-            blocks += list(segment.vectors(BLOCK))
+            live = segment.live_rows()
+            dense.append(segment.forward.dense[live])
+            rows += [segment.forward.sparse_row(row) for row in live.tolist()]
             segment.documents.close()
-    return Encoded(
-        np.concatenate([block.dense for block in blocks]),
-        SparseVectors.join([block.sparse for block in blocks]),
-    )
+    return Encoded(np.concatenate(dense), SparseVectors.from_rows(rows))
 
 
 def draw(real: Encoded, size: int, rng: np.random.Generator) -> Iterator[Encoded]:

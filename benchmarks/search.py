@@ -87,7 +87,15 @@ def build(
     started = time.perf_counter()
     with VectorFiles.open([vectors], encoder) as source:
         texts = (Document(f"d{number}", "") for number in range(documents))
-        manifest = build_index(texts, source, folder, sparse=sparse, hnsw=hnsw, total=documents)
+        manifest = build_index(
+            texts,
+            source,
+            folder,
+            sparse=sparse,
+            hnsw=hnsw,
+            total=documents,
+            borrow=False,  # the vectors hold what was borrowed
+        )
     built = time.perf_counter()
     engine = SearchEngine.open(folder, encoder)
     opened = time.perf_counter()

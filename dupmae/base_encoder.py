@@ -51,6 +51,11 @@ class BaseEncoder(ABC):
         """Tokens of a document that are read, special ones included."""
         return self.heads.max_document_length
 
+    @property
+    def borrowed_terms(self) -> int:
+        """Terms that a document borrows at most, unless an index is told otherwise."""
+        return self.heads.borrowed_terms
+
     def term_texts(self, terms: Sequence[int]) -> list[str]:
         """Return the vocabulary's entries for the given term ids."""
         return [str(self._tokenizer.id_to_token(int(term))) for term in terms]

@@ -252,6 +252,16 @@ class TokenisingEncoder(Protocol):
 
 
 @runtime_checkable
+class BorrowingEncoder(Protocol):
+    """An encoder whose documents are meant to borrow terms of their neighbours in an index."""
+
+    @property
+    def borrowed_terms(self) -> int:
+        """Terms that a document borrows at most, unless an index is told otherwise; 0: none."""
+        ...
+
+
+@runtime_checkable
 class LocatingEncoder(Protocol):
     """An encoder that can say where in a text its terms stand."""
 

@@ -17,18 +17,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
+import faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from dupmae.engine.numbers import Numbers, split_ordinals
 from dupmae.errors import UsageError
 from dupmae.indexes.forward import ForwardStore
 from dupmae.indexes.kernels import row_positions
-from dupmae.types import Bool, Encoded, Float32, Float64, Int32, Int64, SparseVectors
+from dupmae.types import (
+    Bool,
+    BorrowingEncoder,
+    Encoded,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    SparseVectors,
+)
 
-_BORROWERS = 512
-"""Documents that borrow at a time: their cosines with a block of lenders take 32 MB."""
+_BORROWERS = 4096
+"""Documents whose neighbours are looked for at once; each block reads all lenders."""
 _LENDERS = 16384
+_SPARE = 6
+"""Neighbours more than needed, for the order of those that are nearly as near is not sure."""
+_JOINED = 512
+"""Documents whose neighbours' terms, some 800,000, are in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,13 @@ class Borrow:
         )
 
 
+def usual_borrow(encoder: object) -> Borrow | None:
+    """Return how the documents of an encoder borrow unless told otherwise; None: not at all."""
+    if isinstance(encoder, BorrowingEncoder) and encoder.borrowed_terms:
+        return Borrow(terms=encoder.borrowed_terms)
+    return None
+
+
 class Rows:
     """The vectors of several stores in one row, of each those at some ordinals."""
 
@@ -68,9 +91,12 @@ class Rows:
     def __len__(self) -> int:
         return sum(numbers.size for numbers in self._numbers)
 
-    def dense(self, start: int, end: int) -> Float32:
+    def places(self, start: int, size: int) -> Int64:
+        """Return up to `size` places from `start` on."""
+        return np.arange(start, min(start + size, len(self)))
+
+    def dense(self, places: Int64) -> Float32:
         """Return copies of dense vectors."""
-        places = np.arange(start, min(end, len(self)))
         found = np.empty((len(places), self._stores[0].dim), dtype=np.float32)
         for store, inside, rows in self._split(places):
             found[inside] = store.dense[rows]
@@ -96,10 +122,13 @@ class Rows:
 
     def idf(self) -> Float64:
         """Return BM25's idf of each term among all these vectors, by their own terms."""
-        frequency = np.zeros(len(self._stores[0].frequency))
-        for start in range(0, len(self), _BORROWERS):
-            places = np.arange(start, min(start + _BORROWERS, len(self)))
-            frequency += np.bincount(self.own_terms(places)[1], minlength=len(frequency))
+        frequency = np.zeros(len(self._stores[0].frequency), dtype=np.int64)
+        for store, numbers in zip(self._stores, self._numbers, strict=True):
+            frequency += store.own_frequency()
+            absent = Rows([(store, np.setdiff1d(np.arange(len(store)), numbers.all()))])
+            for start in range(0, len(absent), _JOINED):
+                _, terms, _ = absent.own_terms(absent.places(start, _JOINED))
+                frequency -= np.bincount(terms, minlength=len(frequency))
         found: Float64 = np.log1p((len(self) - frequency + 0.5) / (frequency + 0.5))
         return found
 
@@ -114,55 +143,69 @@ def borrow_terms(rows: Rows, first: int, settings: Borrow) -> Iterator[tuple[Enc
     """Yield the vectors from `first` on with what they borrow, and which terms that is.
 
     In blocks; memory is bounded by a few of them. What is yielded depends on the vectors and their
-    order alone, and not on the stores that they lie in.
+    order alone, and not on the stores that they lie in, nor on threads.
     """
     idf = rows.idf()
-    for start in range(first, len(rows), _BORROWERS):
-        end = min(start + _BORROWERS, len(rows))
-        dense = rows.dense(start, end)
-        near, cosines = _nearest(rows, dense, start, settings.neighbours)
-        shares = np.exp((cosines - cosines[:, :1]) / settings.spread)
-        shares /= shares.sum(axis=1, keepdims=True)
-        sparse, is_borrowed = _joined(rows, start, end, near, shares, idf, settings.terms)
-        yield Encoded(dense, sparse), is_borrowed
+    for begin in range(first, len(rows), _BORROWERS):
+        places = rows.places(begin, _BORROWERS)
+        near = _near(rows, places, settings.neighbours + _SPARE)
+        for start in range(0, len(places), _JOINED):
+            some = slice(start, start + _JOINED)
+            dense = rows.dense(places[some])
+            nearest, cosines = _nearest(rows, dense, near[some], settings.neighbours)
+            shares = np.exp((cosines - cosines[:, :1]) / settings.spread)
+            shares /= shares.sum(axis=1, keepdims=True)
+            sparse, is_borrowed = _joined(rows, places[some], nearest, shares, idf, settings.terms)
+            yield Encoded(dense, sparse), is_borrowed
 
 
-def _nearest(rows: Rows, dense: Float32, start: int, count: int) -> tuple[Int64, Float32]:
-    """Return the nearest others of the vectors from `start` on, and their cosines, falling.
+def _near(rows: Rows, places: Int64, count: int) -> Int64:
+    """Return others that are near the vectors at some places, (n, count) or as many as there are.
 
-    There are fewer than `count` columns where there are fewer others. Of equal ones the first comes
-    first.
+    Their order, and who is the last, may depend on threads, by which a product's last bits do.
     """
     count = min(count, len(rows) - 1)
-    near = np.zeros((len(dense), 0), dtype=np.int64)
-    cosines = np.zeros((len(dense), 0), dtype=np.float32)
-    queries, selves = _unit(dense), np.arange(start, start + len(dense))
+    near = np.zeros((len(places), 0), dtype=np.int64)
+    cosines = np.zeros((len(places), 0), dtype=np.float32)
+    queries = _unit(rows.dense(places))
     for begin in range(0, len(rows), _LENDERS):
-        found = queries @ _unit(rows.dense(begin, begin + _LENDERS)).T
-        inside = np.flatnonzero((selves >= begin) & (selves < begin + found.shape[1]))
-        found[inside, selves[inside] - begin] = -np.inf
-        kept = min(count, found.shape[1])
-        best = np.argpartition(-found, max(0, kept - 1), axis=1)[:, :kept]
-        cosines = np.hstack([cosines, np.take_along_axis(found, best, 1)])
-        near = np.hstack([near, best + begin])
-        order = np.lexsort((near, -cosines), axis=1)[:, :count]
+        lenders = _unit(rows.dense(rows.places(begin, _LENDERS)))
+        # One more than asked for: a vector is the nearest of itself.
+        kept = min(count + 1, len(lenders))
+        found, best = faiss.knn(queries, lenders, kept, metric=faiss.METRIC_INNER_PRODUCT)
+        best += begin
+        found[best == places[:, np.newaxis]] = -np.inf
+        cosines, near = np.hstack([cosines, found]), np.hstack([near, best])
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
         near = np.take_along_axis(near, order, 1)
         cosines = np.take_along_axis(cosines, order, 1)
-    return near, cosines
+    return near
+
+
+def _nearest(rows: Rows, dense: Float32, near: Int64, count: int) -> tuple[Int64, Float64]:
+    """Return the nearest of those near some vectors, and their cosines, falling.
+
+    Of equal ones the first comes first. Sums are of one order, whatever else is summed.
+    """
+    lenders = _unit(rows.dense(near.ravel()).astype(np.float64))
+    lenders = lenders.reshape(*near.shape, dense.shape[1])
+    cosines = (_unit(dense.astype(np.float64))[:, np.newaxis] * lenders).sum(axis=2)
+    order = np.lexsort((near, -cosines), axis=1)[:, :count]
+    return np.take_along_axis(near, order, 1), np.take_along_axis(cosines, order, 1)
 
 
 def _joined(
-    rows: Rows, start: int, end: int, near: Int64, shares: Float32, idf: Float64, count: int
+    rows: Rows, places: Int64, near: Int64, shares: Float64, idf: Float64, count: int
 ) -> tuple[SparseVectors, Bool]:
-    """Return own and borrowed terms of some vectors, and which of them are borrowed."""
-    size, some = len(idf), end - start
-    owners, terms, weights = rows.own_terms(np.arange(start, end))
+    """Return own and borrowed terms of the vectors at some places, and which are borrowed."""
+    size, some = len(idf), len(near)
+    owners, terms, weights = rows.own_terms(places)
     own_keys = owners * size + terms
     has_terms = np.bincount(owners, minlength=some) > 0
     slots, lent, lent_weights = rows.own_terms(near.ravel())
-    keys, places = np.unique(slots // max(1, near.shape[1]) * size + lent, return_inverse=True)
-    share = shares.ravel().astype(np.float64)[slots]
-    mean = np.bincount(places, share * lent_weights, minlength=len(keys)).astype(np.float32)
+    keys, owner = np.unique(slots // max(1, near.shape[1]) * size + lent, return_inverse=True)
+    share = shares.ravel()[slots]
+    mean = np.bincount(owner, share * lent_weights, minlength=len(keys)).astype(np.float32)
     lacking = ~np.isin(keys, own_keys) & has_terms[keys // size] & (mean > 0)
     keys, mean = keys[lacking], mean[lacking]
     order = np.lexsort((keys, -mean * idf[keys % size], keys // size))
@@ -179,7 +222,7 @@ def _joined(
     return joined, order >= len(own_keys)
 
 
-def _unit(vectors: Float32) -> Float32:
+def _unit(vectors: NDArray[Any]) -> NDArray[Any]:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Float32 = vectors / np.maximum(norms, np.float32(1e-12))
+    unit: NDArray[Any] = vectors / np.maximum(norms, np.float32(1e-12))
     return unit

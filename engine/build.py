@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import replace as changed
 from pathlib import Path
 
-from dupmae.engine.borrow import Borrow
+from dupmae.engine.borrow import Borrow, usual_borrow
 from dupmae.engine.canaries import Canaries, check_canaries, make_canaries
 from dupmae.engine.chunking import Chunk, check_chunk
 from dupmae.engine.deletes import delete, live_without
@@ -61,7 +61,7 @@ def build_index(
     sparse: str | None = None,
     hnsw: bool | None = None,
     chunk: Chunk | None = None,
-    borrow: Borrow | None = None,
+    borrow: Borrow | bool | None = None,
 ) -> Manifest:
     """Index documents in a folder, or add them to the index that is there.
 
@@ -84,8 +84,8 @@ def build_index(
             the index there, else not.
         chunk: how to split documents into passages, each with vectors of its own. If not given, as
             the index there does, else not at all.
-        borrow: how documents borrow terms from their neighbours in the index. If not given, as
-            the index there does, else not at all.
+        borrow: how documents borrow terms from their neighbours in the index; False: not at all.
+            If not given, as the index there does, else as is usual for the encoder.
 
     Returns:
         The manifest of the new state.
@@ -109,8 +109,8 @@ def build_index(
         with writer_lock(folder):
             before = _state(folder, replace)
             kept_state = None if replace else before
-            chunk, borrow = _settings(folder, kept_state, chunk, borrow)
-            plan = changed(_plan(encoder, block_size, chunk), borrow=borrow)
+            chunk, lent = _settings(folder, kept_state, encoder, chunk, borrow)
+            plan = changed(_plan(encoder, block_size, chunk), borrow=lent)
             if before is not None and not replace:
                 _check_seal(folder, before, plan)
             canaries = _canaries(folder, kept_state, encoder)
@@ -178,25 +178,33 @@ def _state(folder: Path, replace: bool) -> Manifest | None:
 
 
 def _settings(
-    folder: Path, before: Manifest | None, chunk: Chunk | None, borrow: Borrow | None
+    folder: Path,
+    before: Manifest | None,
+    encoder: TextEncoder | VectorFiles,
+    chunk: Chunk | None,
+    borrow: Borrow | bool | None,
 ) -> tuple[Chunk | None, Borrow | None]:
     """Return how documents that are added to a state are split and borrow; None: a new index.
 
     Raises:
         UsageError: if the documents that are there do otherwise.
     """
+    usual = encoder.borrow if isinstance(encoder, VectorFiles) else usual_borrow(encoder)
+    there = None if before is None else before.borrow
+    if borrow is True:
+        borrow = there or usual or Borrow()
     if before is None:
-        return chunk, borrow
-    for asked, there, said in (
+        return chunk, usual if borrow is None else borrow or None
+    for asked, is_there, said in (
         (chunk, before.chunk, f"holds {before.chunk or 'whole documents'}"),
-        (borrow, before.borrow, f"has {before.borrow or 'no borrowed terms'}"),
+        (borrow, there or False, f"has {there or 'no borrowed terms'}"),
     ):
-        if asked not in (None, there):
+        if asked not in (None, is_there):
             raise UsageError(
-                f"index {folder} {said}, not {asked}; add to it without a setting, or use "
-                "--replace to build the index anew"
+                f"index {folder} {said}, not {asked or 'none'}; add to it without a setting, or "
+                "use --replace to build the index anew"
             )
-    return before.chunk, before.borrow
+    return before.chunk, there
 
 
 def _derived_there(folder: Path, before: Manifest | None) -> Derived:

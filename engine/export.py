@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,14 @@ def export_index(folder: Path | str, path: Path | str) -> int:
 
 
 def _settings(manifest: Manifest) -> dict[str, str]:
-    return {
+    settings = {
         "encoder": manifest.encoder_name,
         "seal": manifest.encoder_seal,
         "vocabulary_size": str(manifest.vocabulary_size),
     }
+    if manifest.borrow is not None:
+        settings["borrow"] = json.dumps(asdict(manifest.borrow))
+    return settings
 
 
 def _write_corpus(segments: Sequence[Segment], corpus: Path) -> None:

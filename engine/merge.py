@@ -60,15 +60,22 @@ def compact(folder: Path | str) -> Manifest:
         with writer_lock(folder):
             manifest = read_manifest(folder)
             remove_leftovers(folder, manifest)
-            is_one = len(manifest.segments) <= 1 and not any(s.deleted for s in manifest.segments)
-            # Who lent terms to these documents may be gone since.
-            if is_one and (manifest.borrow is None or not manifest.segments):
+            if _is_compact(manifest):
                 return manifest
             return _merge(folder, manifest, 0, len(manifest.segments))
     except OSError as error:
         raise DupMAEError(
             f"index {folder} could not be compacted: {error}; its documents are unchanged"
         ) from error
+
+
+def _is_compact(manifest: Manifest) -> bool:
+    if len(manifest.segments) > 1 or any(segment.deleted for segment in manifest.segments):
+        return False
+    if manifest.borrow is None or not manifest.segments:
+        return True
+    # After that state, documents that lent terms to these may have been deleted.
+    return manifest.generation == int(manifest.segments[0].name)
 
 
 def merge_if_due(folder: Path, manifest: Manifest) -> Manifest:

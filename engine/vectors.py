@@ -4,15 +4,17 @@ A file holds, for n documents, what `Encoded` does: `dense` (n, dim), and the sp
 compressed rows, `indptr` (n + 1,), `terms` and `weights` (as SciPy's `indptr`, `indices`, `data`).
 Floats may be of 16 or 32 bits, whole numbers of 32 or 64. Which document a row is of says a JSONL
 file beside it (`a.jsonl` for `a.safetensors` or `a.npz`) with an `_id` for each row, in order; a
-corpus file will do. Settings name the encoder: `encoder`, `seal` and `vocabulary_size`.
+corpus file will do. Settings name the encoder, `encoder`, `seal` and `vocabulary_size`, and may say
+how documents borrow terms in an index: `borrow`, the fields of `Borrow` in JSON.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dupmae.engine.borrow import Borrow, usual_borrow
 from dupmae.engine.corpus import read_ids
 from dupmae.errors import DataError, SealError, UsageError
 from dupmae.indexes.npy import release_pages
@@ -43,11 +46,13 @@ class VectorFiles:
     Close it, or use it as a context manager.
     """
 
-    def __init__(self, parts: Sequence[_Part], name: str, seal: str, vocabulary_size: int) -> None:
-        self.name = name
-        self.seal = seal
+    def __init__(self, parts: Sequence[_Part], maker: _Maker) -> None:
+        self.name = maker.name
+        self.seal = maker.seal
         self.dense_dim = int(parts[0].dense.shape[1])
-        self.vocabulary_size = vocabulary_size
+        self.vocabulary_size = maker.vocabulary_size
+        self.borrow = maker.borrow
+        """How documents borrow terms in an index unless told otherwise; None: not at all."""
         self._parts = parts
         self._starts = list(accumulate(map(len, parts), initial=0))
         self._used = np.zeros(len(self), bool)
@@ -89,8 +94,7 @@ class VectorFiles:
                     f"{part.path}: expected {dim} dimensions as {other} has, "
                     f"found {part.dense.shape[1]}"
                 )
-        maker = made_by[0]
-        return cls(parts, maker.name, maker.seal, maker.vocabulary_size)
+        return cls(parts, made_by[0])
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -182,6 +186,7 @@ class _Maker:
     name: str
     seal: str
     vocabulary_size: int
+    borrow: Borrow | None
 
     @classmethod
     def of(cls, file: TensorFile, encoder: TextEncoder | None) -> _Maker:
@@ -195,7 +200,8 @@ class _Maker:
                     f"{file.path} was made by encoder {name} (seal {seal[:12]}), not by "
                     f"{encoder.name} (seal {encoder.seal[:12]}); load that encoder, or none"
                 )
-            return cls(name, seal, encoder.vocabulary_size)
+            usual = None if "seal" in settings else usual_borrow(encoder)
+            return cls(name, seal, encoder.vocabulary_size, _borrow(file, usual))
         for key in ("encoder", "seal", "vocabulary_size"):
             if key not in settings:
                 raise UsageError(
@@ -205,7 +211,20 @@ class _Maker:
         size = settings["vocabulary_size"]
         if not (size.isascii() and size.isdigit()):
             raise DataError(f"{file.path}: vocabulary_size must be a whole number, found {size!r}")
-        return cls(settings["encoder"], settings["seal"], int(size))
+        return cls(settings["encoder"], settings["seal"], int(size), _borrow(file, None))
+
+
+def _borrow(file: TensorFile, usual: Borrow | None) -> Borrow | None:
+    """Return how a file says that its documents borrow; what is usual if it says nothing."""
+    said = file.settings.get("borrow")
+    if said is None:
+        return usual
+    try:
+        return Borrow(**json.loads(said))
+    except (ValueError, TypeError, UsageError):
+        raise DataError(
+            f"{file.path}: borrow must be like {json.dumps(asdict(Borrow()))}, found {said!r}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -234,6 +234,17 @@ class ForwardStore:
             counts[start : start + _DOCUMENTS] -= borrowed[: len(counts) - start]
         return counts
 
+    def own_frequency(self) -> Int64:
+        """Return how many documents have each term as their own, (V,)."""
+        frequency = self.frequency.copy()
+        if self.borrowed is None:
+            return frequency
+        for start in range(0, len(self.borrowed), _BLOCK):
+            terms = self.sparse.terms[start : start + _BLOCK]
+            borrowed = terms[self.borrowed[start : start + _BLOCK]]
+            frequency -= np.bincount(borrowed, minlength=len(frequency))
+        return frequency
+
     def count_terms(self, ordinals: Int64) -> Int64:
         """Return in how many of some documents each term is, (V,)."""
         frequency = np.zeros(len(self.frequency), dtype=np.int64)

@@ -31,6 +31,7 @@ class FakeEncoder:
     """A text's dense vector is the mean of its words' vectors; its terms are its words' hashes.
 
     With `corpus_idf` a query's terms weigh less the more documents of the corpus hold them.
+    Documents are meant to borrow up to `borrowed_terms`.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class FakeEncoder:
         vocabulary_size: int = 1000,
         *,
         corpus_idf: bool = False,
+        borrowed_terms: int = 0,
     ) -> None:
         self.corpus_idf = corpus_idf
+        self.borrowed_terms = borrowed_terms
         self.name = name
         self.dense_dim = dense_dim
         self.vocabulary_size = vocabulary_size

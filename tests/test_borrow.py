@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from dupmae.cli import main
 from dupmae.engine import (
     Borrow,
     SearchEngine,
+    VectorFiles,
     build_index,
     compact,
     delete_documents,
@@ -27,8 +29,9 @@ from dupmae.engine import (
 )
 from dupmae.engine.borrow import Rows, borrow_terms
 from dupmae.engine.view import View
-from dupmae.errors import DupMAEError, UsageError
+from dupmae.errors import DataError, DupMAEError, UsageError
 from dupmae.indexes import ForwardStore, ForwardWriter
+from dupmae.indexes.tensors import Tensor, write_tensors
 from dupmae.types import Document, Encoded, SparseVectors
 
 VOCABULARY = 60
@@ -196,6 +199,22 @@ def test_documents_that_are_added_look_at_those_before_which_stay_as_they_are(fo
     assert all(any(borrowed for _, borrowed in row.values()) for row in after[-2:])
 
 
+def test_compacting_writes_nothing_unless_who_lent_terms_may_be_gone(folder: Path) -> None:
+    built = read_manifest(folder)
+    assert compact(folder) == built
+    build_index(DOCUMENTS[:3], encoder(), folder)
+    compacted = compact(folder)
+    assert compacted.generation > built.generation
+    assert compact(folder) == compacted
+    build_index(DOCUMENTS[3:5], encoder(), folder)  # a segment of their own
+    delete_documents(folder, [document.doc_id for document in (*DOCUMENTS[:3], *DOCUMENTS[5:])])
+    (left,) = read_manifest(folder).segments
+    assert left.deleted == 0
+    again = compact(folder)
+    assert again.segments[0].name != left.name
+    assert compact(folder) == again
+
+
 def test_compacted_it_is_an_index_of_just_these_documents(folder: Path, tmp_path: Path) -> None:
     new = random_documents(380)[300:]
     build_index(new, encoder(), folder)
@@ -247,7 +266,7 @@ def test_a_replaced_document_lends_nothing_to_the_one_that_takes_its_place(
 def test_an_export_holds_own_terms_alone_and_makes_the_same_index_again(
     folder: Path, tmp_path: Path
 ) -> None:
-    from dupmae.engine import VectorFiles, read_corpus
+    from dupmae.engine import read_corpus
 
     export_index(folder, tmp_path / "out.safetensors")
     with VectorFiles.open([tmp_path / "out.safetensors"]) as vectors:
@@ -282,6 +301,57 @@ def test_other_settings_are_refused_where_an_index_is(folder: Path, tmp_path: Pa
     assert read_manifest(folder).borrow is None
 
 
+def test_an_encoder_says_how_documents_borrow_unless_an_index_does(tmp_path: Path) -> None:
+    lending = FakeEncoder(borrowed_terms=7)
+
+    def built(name: str, borrow: Borrow | bool | None = None) -> Borrow | None:
+        build_index(DOCUMENTS[:20], lending, tmp_path / name, borrow=borrow)
+        return read_manifest(tmp_path / name).borrow
+
+    assert built("usual") == built("usual", True) == built("usual", Borrow(terms=7))
+    assert built("usual") == Borrow(terms=7)
+    assert built("asked", True) == Borrow(terms=7)
+    assert built("own", SETTINGS) == built("own") == built("own", True) == SETTINGS
+    assert built("none", False) is built("none") is built("none", False) is None
+    with pytest.raises(UsageError, match="has no borrowed terms, not 7 borrowed terms of 10"):
+        built("none", True)
+    with pytest.raises(UsageError, match=r"has 7 borrowed terms .*, not none; add to it"):
+        built("usual", False)
+    build_index(DOCUMENTS[:20], encoder(), tmp_path / "asked", replace=True)
+    assert read_manifest(tmp_path / "asked").borrow is None
+
+
+@pytest.mark.parametrize("borrow", [SETTINGS, False])
+def test_exported_vectors_say_how_documents_borrow(borrow: Borrow | bool, tmp_path: Path) -> None:
+    lending = FakeEncoder(borrowed_terms=7)
+    build_index(DOCUMENTS[:20], lending, tmp_path / "index", borrow=borrow)
+    export_index(tmp_path / "index", tmp_path / "out.npz")
+    for given in (None, lending):
+        with VectorFiles.open([tmp_path / "out.npz"], given) as vectors:
+            build_index(DOCUMENTS[:20], vectors, tmp_path / "again", replace=True)
+        assert read_manifest(tmp_path / "again").borrow == (borrow or None)
+
+
+def test_vectors_that_say_nothing_borrow_as_the_encoder_does(tmp_path: Path) -> None:
+    lending = FakeEncoder(borrowed_terms=7)
+    vectors = lending.encode_documents([document.text for document in DOCUMENTS[:20]])
+    path = tmp_path / "made.npz"
+    lines = [json.dumps({"_id": document.doc_id}) for document in DOCUMENTS[:20]]
+    path.with_suffix(".jsonl").write_text("\n".join(lines))
+    sparse = vectors.sparse
+    arrays = {"dense": vectors.dense, "indptr": sparse.indptr, "terms": sparse.terms}
+    np.savez(path, weights=sparse.weights, **arrays)
+    with VectorFiles.open([path], lending) as files:
+        assert files.borrow == Borrow(terms=7)
+    tensors = [
+        Tensor(n, a.dtype, a.shape, [a]) for n, a in [*arrays.items(), ("weights", sparse.weights)]
+    ]
+    for said in ("", "7", "null", '{"terms": 0}', '{"some": 1}'):
+        write_tensors(path, tensors, {"borrow": said})
+        with pytest.raises(DataError, match=r'borrow must be like .*"terms": 30.*, found'):
+            VectorFiles.open([path], lending)
+
+
 @pytest.mark.parametrize("settings", [{"neighbours": 0}, {"terms": 0}, {"spread": 0.0}])
 def test_settings_that_borrow_nothing_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="at least 1 neighbour"):
@@ -308,7 +378,23 @@ def test_the_command_borrows_and_explain_says_so(tmp_path: Path, monkeypatch) ->
     assert not terms["bones"]["borrowed"] if "bones" in terms else True
     done = CliRunner().invoke(main, ["explain", "calcium", "bone"])
     assert "borrowed from its neighbours" in done.stdout
-    assert "up to 30 terms, of 10 neighbours" in CliRunner().invoke(main, ["info"]).stdout
+    assert "up to 32 terms, of 10 neighbours" in CliRunner().invoke(main, ["info"]).stdout
     assert json.loads(CliRunner().invoke(main, ["info", "--json"]).stdout)["borrow"] == {
-        "neighbours": 10, "terms": 30, "spread": 0.1
+        "neighbours": 10, "terms": 32, "spread": 0.1
     }  # fmt: skip
+
+
+def test_what_is_borrowed_does_not_depend_on_threads(tmp_path: Path) -> None:
+    sparse = random_vectors(3000, seed=4).sparse
+    dense = np.random.default_rng(5).normal(size=(3000, 384)).astype(np.float32)
+    vectors = Encoded(dense, sparse)
+    rows = Rows([(store(tmp_path / "all", vectors), np.arange(3000))])
+    threads = faiss.omp_get_max_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            faiss.omp_set_num_threads(count)
+            found.append(bags(list(borrow_terms(rows, 0, SETTINGS))))
+    finally:
+        faiss.omp_set_num_threads(threads)
+    assert found[0] == found[1] == found[2]

@@ -18,6 +18,7 @@ from tiny_model import tiny_model, tiny_tokenizer
 
 from dupmae.checkpoint import save_model
 from dupmae.cli import main
+from dupmae.engine import read_manifest
 
 WORDS = [first + second for first, second in product("kr", "aeio")]
 SYSTEMS = "hybrid,dense,sparse,bm25,bm25-stem,rrf,minmax,convex"
@@ -101,6 +102,20 @@ def test_fast_is_measured_on_an_index_with_a_graph_beside_hybrid(here: Path, mod
     (graph,) = here.glob("runs/eval/toy/index/segments/*/hnsw")
     assert run(*options, "--systems", "fast").exit_code == 0
     assert list(here.glob("runs/eval/toy/index/segments/*/hnsw")) == [graph]  # not built again
+
+
+def test_an_index_whose_documents_borrow_otherwise_is_made_anew(here: Path) -> None:
+    toy(here / "toy")
+    options = ["--beir", "toy", "-k", "10", "-m", "nDCG@10", "--systems", "hybrid"]
+    found = []
+    for terms in (0, 3, 3, 0):
+        model = tiny_model(expansion=0.0, borrowed_terms=terms)
+        save_model(model, tiny_tokenizer(), here / "tiny", name="tiny")
+        assert run(*options, "--model", "tiny").exit_code == 0
+        found.append(read_manifest(here / "runs/eval/toy/index"))
+    assert [manifest.borrow and manifest.borrow.terms for manifest in found] == [None, 3, 3, None]
+    assert len({manifest.encoder_seal for manifest in found}) == 1
+    assert found[1] == found[2]  # used again
 
 
 def test_convex_is_tuned_on_another_split_or_left_out_in_a_line(here: Path, model: Path) -> None:

@@ -207,13 +207,15 @@ class Bench:
     def _build(self, folder: Path, encoder: AnyEncoder, hnsw: bool) -> Manifest:
         """Return the manifest of an index of this corpus by this encoder, built if need be."""
         from dupmae.engine import build_index, read_corpus, read_manifest
+        from dupmae.engine.borrow import usual_borrow
         from dupmae.engine.fast import has_graph
         from dupmae.errors import IndexMissingError
 
         digest, ids = self.corpus
         try:
             manifest = read_manifest(folder)
-            is_ours = (manifest.encoder_seal, manifest.corpus_hash) == (encoder.seal, digest)
+            made_as = (manifest.encoder_seal, manifest.corpus_hash, manifest.borrow)
+            is_ours = made_as == (encoder.seal, digest, usual_borrow(encoder))
             if is_ours and (not hnsw or all(map(has_graph, manifest.segments))):
                 return manifest
         except IndexMissingError:

@@ -76,10 +76,11 @@ OVERLAPS = 6
     help="How many of them are in the passage before too.  [default: a sixth]",
 )
 @click.option(
-    "--borrow",
-    is_flag=True,
+    "--borrow/--no-borrow",
+    default=None,
     help="Give each document some terms of its nearest documents in the index: better answers to "
-    "questions about a subject, an index a tenth larger.  [default: as the index there, else not]",
+    "questions about a subject, an index a tenth larger.  [default: as the index there, else the "
+    "model's]",
 )
 @index_option
 @model_option
@@ -121,9 +122,7 @@ def index(
         raise UsageError("give a corpus file, or --demo for the built-in one")
     _check_devices(devices, precision, vector_files)
     build["chunk"] = _chunk(build["chunk"], build.pop("overlap"))
-    from dupmae.engine import Borrow, build_index, count_documents, read_corpus
-
-    build["borrow"] = Borrow() if build["borrow"] else None
+    from dupmae.engine import build_index, count_documents, read_corpus
 
     total: int | None
     if corpus is None:
