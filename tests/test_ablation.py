@@ -102,7 +102,7 @@ def test_heads_are_those_of_the_shipped_model_but_for_few() -> None:
     assert {key for key in own if own[key] != shipped[key]} <= {
         "cls_attention", "frequency_length", "k_document", "k_query", "max_document_length",
         "max_query_length", "feedback", "expansion", "expand_documents", "k_expansion",
-        "k_neighbours",
+        "k_neighbours", "frequency_k1", "frequency_b", "borrowed_terms", "query_norm",
     }  # fmt: skip
 
 

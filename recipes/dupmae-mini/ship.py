@@ -28,17 +28,19 @@ The body is that of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), unchang
 made in closed form, without a gradient step: [CLS] attends evenly to all tokens, which is the mean
 pooling that the body was trained for; the MLM head is a ridge regression of each token's own
 embedding on its last state, and also says which other terms join a query; query term weights are
-idf, document weights know term frequency as BM25 does. `recipes/dupmae-mini` of the repository
-makes it in two minutes; `docs/encoder.md` there says what training was tried and did not help
-yet."""
+idf, lighter in long queries, and document weights know term frequency as BM25 does.
+`recipes/dupmae-mini` of the repository makes it in two minutes; `docs/encoder.md` there says what
+training was tried and did not help yet."""
 
 SYSTEMS = ("hybrid", "no-feedback", "dense", "sparse")
 """Of a report, in the order of the card's columns."""
 
 LIMITS = """\
 English. Documents are read to 512 tokens, queries to 256; what follows is not seen. A document's
-terms are its own word pieces. A query gets up to 32 more, which are related by how words are used,
-opposites among them ("increase", "decrease")."""
+terms are its own word pieces, the 192 that matter most. In an index it takes over up to 32 of its
+nearest documents, so that its score depends on these too (`index --no-borrow` leaves that out). A
+query gets up to 32 more, which are related by how words are used, opposites among them
+("increase", "decrease")."""
 
 
 def figures(reports: list[Path], encoder: TorchEncoder) -> str:
