@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dupmae.engine.borrow import Borrow, Rows, borrow_terms
+from dupmae.engine.borrow import Borrow, borrow_terms
 from dupmae.engine.manifest import DOCUMENTS_NAME, FORWARD_NAME, Manifest
 from dupmae.engine.opened import Segment, open_segments
+from dupmae.engine.rows import Rows
 from dupmae.engine.stored_files import ENCODED_NAME
 from dupmae.indexes.documents import DocumentStore
 from dupmae.indexes.forward import ForwardStore, ForwardWriter

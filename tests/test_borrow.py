@@ -27,7 +27,8 @@ from dupmae.engine import (
     read_manifest,
     verify_index,
 )
-from dupmae.engine.borrow import Rows, borrow_terms
+from dupmae.engine.borrow import borrow_terms
+from dupmae.engine.rows import Rows
 from dupmae.engine.view import View
 from dupmae.errors import DataError, DupMAEError, UsageError
 from dupmae.indexes import ForwardStore, ForwardWriter
