@@ -54,7 +54,8 @@ class Borrow:
     """Of cosines; the smaller, the more the nearest counts."""
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1 or self.terms < 1 or not self.spread > 0:
+        whole = type(self.neighbours) is type(self.terms) is int
+        if not whole or self.neighbours < 1 or self.terms < 1 or not self.spread > 0:
             raise UsageError(
                 f"documents borrow from at least 1 neighbour at least 1 term, and the spread is "
                 f"above 0; found {self}"

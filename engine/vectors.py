@@ -221,9 +221,9 @@ def _borrow(file: TensorFile, usual: Borrow | None) -> Borrow | None:
         return usual
     try:
         return Borrow(**json.loads(said))
-    except (ValueError, TypeError, UsageError):
+    except (ValueError, TypeError, RecursionError, UsageError):
         raise DataError(
-            f"{file.path}: borrow must be like {json.dumps(asdict(Borrow()))}, found {said!r}"
+            f"{file.path}: borrow must be like {json.dumps(asdict(Borrow()))}, found {said[:80]!r}"
         ) from None
 
 

@@ -347,7 +347,8 @@ def test_vectors_that_say_nothing_borrow_as_the_encoder_does(tmp_path: Path) -> 
     tensors = [
         Tensor(n, a.dtype, a.shape, [a]) for n, a in [*arrays.items(), ("weights", sparse.weights)]
     ]
-    for said in ("", "7", "null", '{"terms": 0}', '{"some": 1}'):
+    wrong = ("", "7", "null", '{"terms": 0}', '{"terms": 1.5}', '{"spread": "x"}', '{"some": 1}')
+    for said in (*wrong, "[" * 100_000):
         write_tensors(path, tensors, {"borrow": said})
         with pytest.raises(DataError, match=r'borrow must be like .*"terms": 30.*, found'):
             VectorFiles.open([path], lending)
