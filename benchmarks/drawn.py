@@ -31,15 +31,18 @@ BLOCK = 8192
 
 def real_vectors(folders: Sequence[Path]) -> Encoded:
     """Return the vectors of all live documents of some indexes, with what they borrow."""
-    dense, rows = [], []
+    blocks = []
     for folder in folders:
         segments = open_segments(folder, read_manifest(folder), {})
         for segment in segments.values():
-            live = segment.live_rows()
-            dense.append(segment.forward.dense[live])
-            rows += [segment.forward.sparse_row(row) for row in live.tolist()]
+            forward, live = segment.forward, segment.live_rows()
+            rows = [forward.sparse_row(row) for row in live.tolist()]
+            blocks.append(Encoded(forward.dense[live], SparseVectors.from_rows(rows)))
             segment.documents.close()
-    return Encoded(np.concatenate(dense), SparseVectors.from_rows(rows))
+    return Encoded(
+        np.concatenate([block.dense for block in blocks]),
+        SparseVectors.join([block.sparse for block in blocks]),
+    )
 
 
 def draw(real: Encoded, size: int, rng: np.random.Generator) -> Iterator[Encoded]:

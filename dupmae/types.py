@@ -161,6 +161,12 @@ class CorpusStatistics:
     documents: int
     frequency: Int64
 
+    def idf(self, terms: Int32 | None = None) -> Float64:
+        """Return log(1 + (N − df + ½) / (df + ½)) of terms, or of all: BM25's idf, above 0."""
+        frequency = self.frequency if terms is None else self.frequency[terms]
+        idf: Float64 = np.log1p((self.documents - frequency + 0.5) / (frequency + 0.5))
+        return idf
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:

@@ -83,18 +83,18 @@ def borrow_terms(rows: Rows, first: int, settings: Borrow) -> Iterator[tuple[Enc
     idf = rows.idf()
     for begin in range(first, len(rows), _BORROWERS):
         places = rows.places(begin, _BORROWERS)
-        near = _near(rows, places, settings.neighbours + _SPARE)
+        dense = rows.dense(places)
+        near = _near(rows, places, dense, settings.neighbours + _SPARE)
         for start in range(0, len(places), _JOINED):
             some = slice(start, start + _JOINED)
-            dense = rows.dense(places[some])
-            nearest, cosines = _nearest(rows, dense, near[some], settings.neighbours)
+            nearest, cosines = _nearest(rows, dense[some], near[some], settings.neighbours)
             shares = np.exp((cosines - cosines[:, :1]) / settings.spread)
             shares /= shares.sum(axis=1, keepdims=True)
             sparse, is_borrowed = _joined(rows, places[some], nearest, shares, idf, settings.terms)
-            yield Encoded(dense, sparse), is_borrowed
+            yield Encoded(dense[some], sparse), is_borrowed
 
 
-def _near(rows: Rows, places: Int64, count: int) -> Int64:
+def _near(rows: Rows, places: Int64, dense: Float32, count: int) -> Int64:
     """Return others that are near the vectors at some places, (n, count) or as many as there are.
 
     Their order, and who is the last, may depend on threads, by which a product's last bits do.
@@ -102,7 +102,7 @@ def _near(rows: Rows, places: Int64, count: int) -> Int64:
     count = min(count, len(rows) - 1)
     near = np.zeros((len(places), 0), dtype=np.int64)
     cosines = np.zeros((len(places), 0), dtype=np.float32)
-    queries = _unit(rows.dense(places))
+    queries = _unit(dense)
     for begin in range(0, len(rows), _LENDERS):
         lenders = _unit(rows.dense(rows.places(begin, _LENDERS)))
         # One more than asked for: a vector is the nearest of itself.

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dupmae.engine.view import View
-from dupmae.types import CorpusStatistics, Encoded, Float32, Float64, Int32, Ranking, SparseVectors
+from dupmae.types import Encoded, Float32, Float64, Int32, Ranking, SparseVectors
 
 FEEDBACK_DOCUMENTS = 10
 """m, documents that are looked at; RM3's usual number."""
@@ -72,7 +72,7 @@ def _relevance(scores: Float64) -> Float64:
 def _mixed_terms(view: View, ordinals: Sequence[int], relevance: Float64) -> tuple[Int32, Float64]:
     """Return the mixture's heaviest terms, increasing, and their weights; ties by term."""
     documents = SparseVectors.from_rows([view.sparse_row(ordinal) for ordinal in ordinals])
-    weighed = documents.weights * _idf(view.corpus, documents.terms)
+    weighed = documents.weights * view.corpus.idf(documents.terms)
     for row, share in enumerate(relevance.tolist()):
         own = slice(documents.indptr[row], documents.indptr[row + 1])
         weighed[own] = share * _unit(weighed[own])
@@ -81,13 +81,6 @@ def _mixed_terms(view: View, ordinals: Sequence[int], relevance: Float64) -> tup
     mixture = np.bincount(places, weights=weighed, minlength=len(distinct)).astype(np.float64)
     kept = np.sort(np.argsort(-mixture, kind="stable")[:FEEDBACK_TERMS])
     return distinct[kept], mixture[kept]
-
-
-def _idf(corpus: CorpusStatistics, terms: Int32) -> Float64:
-    """Return log(1 + (N − df + ½) / (df + ½)), BM25's idf in this index, which is above 0."""
-    frequency = corpus.frequency[terms]
-    idf: Float64 = np.log1p((corpus.documents - frequency + 0.5) / (frequency + 0.5))
-    return idf
 
 
 def _moved_terms(

@@ -10,10 +10,7 @@ import numpy as np
 from dupmae.engine.numbers import Numbers, split_ordinals
 from dupmae.indexes.forward import ForwardStore
 from dupmae.indexes.kernels import row_positions
-from dupmae.types import Float32, Float64, Int32, Int64
-
-_BLOCK = 512
-"""Vectors whose terms are in memory at once."""
+from dupmae.types import CorpusStatistics, Float32, Float64, Int32, Int64
 
 
 class Rows:
@@ -63,13 +60,9 @@ class Rows:
         """Return BM25's idf of each term among all these vectors, by their own terms."""
         frequency = np.zeros(len(self._stores[0].frequency), dtype=np.int64)
         for store, numbers in zip(self._stores, self._numbers, strict=True):
-            frequency += store.own_frequency()
-            absent = Rows([(store, np.setdiff1d(np.arange(len(store)), numbers.all()))])
-            for start in range(0, len(absent), _BLOCK):
-                _, terms, _ = absent.own_terms(absent.places(start, _BLOCK))
-                frequency -= np.bincount(terms, minlength=len(frequency))
-        found: Float64 = np.log1p((len(self) - frequency + 0.5) / (frequency + 0.5))
-        return found
+            absent = np.setdiff1d(np.arange(len(store)), numbers.all())
+            frequency += store.own_frequency() - store.count_terms(absent, own=True)
+        return CorpusStatistics(len(self), frequency).idf()
 
     def _split(self, places: Int64) -> Iterator[tuple[ForwardStore, Int64, Int64]]:
         """Yield each store, which of the places are there, and the rows that these are."""

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from dupmae.errors import IndexMissingError
 
 SEGMENTS_NAME, DELETES_NAME = "segments", "deletes"
+"""The two folders that they lie in."""
 ENCODED_NAME = "encoded"
 """Of a segment that is being written: its vectors before they borrow."""
-"""The two folders that they lie in."""
 
 _HASH_BLOCK = 1 << 20
 

@@ -245,11 +245,13 @@ class ForwardStore:
             frequency -= np.bincount(borrowed, minlength=len(frequency))
         return frequency
 
-    def count_terms(self, ordinals: Int64) -> Int64:
-        """Return in how many of some documents each term is, (V,)."""
+    def count_terms(self, ordinals: Int64, *, own: bool = False) -> Int64:
+        """Return in how many of some documents each term is, or is its own, (V,)."""
         frequency = np.zeros(len(self.frequency), dtype=np.int64)
         for start in range(0, len(ordinals), _DOCUMENTS):
             _, positions = row_positions(self.sparse, ordinals[start : start + _DOCUMENTS])
+            if own and self.borrowed is not None:
+                positions = positions[~self.borrowed[positions]]
             frequency += np.bincount(self.sparse.terms[positions], minlength=len(frequency))
         return frequency
 
