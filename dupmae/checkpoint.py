@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +27,6 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 
 from dupmae.card import Card, render_card
 from dupmae.errors import CheckpointError, UsageError
-from dupmae.files import flush
 from dupmae.folder import (
     FORMAT_VERSION,
     find_folder,
@@ -37,6 +34,7 @@ from dupmae.folder import (
     read_config,
     read_json,
     read_settings,
+    replacing_folder,
 )
 from dupmae.heads import HeadSettings
 from dupmae.model import DupMAE
@@ -56,16 +54,6 @@ _HEADS = {
     "term_neighbours": "neighbours of terms (none)",
 }
 """How tensors of heads.safetensors begin, and what is said when one is absent."""
-_OUR_FILES = {
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "dupmae.json",
-    "heads.safetensors",
-    "README.md",
-}
 
 
 @dataclass(frozen=True)
@@ -225,7 +213,7 @@ def save_model(
     dtype: torch.dtype = torch.float32,
     card: Card | None = None,
 ) -> None:
-    """Write a model folder beside its place and rename it, so that it is never half written.
+    """Write a model folder, which is never half there.
 
     Args:
         model: on any device; left as it is.
@@ -240,10 +228,7 @@ def save_model(
     """
     if dtype not in (torch.float32, torch.float16):
         raise UsageError(f"models are saved in float32 or float16, not {dtype}")
-    _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with replacing_folder(folder) as beside:
         _write_files(model, tokenizer, beside, name=name, dtype=dtype)
         parameters = sum(tensor.numel() for tensor in model.parameters())
         seal = model_seal(model, tokenizer, dtype=dtype)
@@ -251,21 +236,6 @@ def save_model(
             card or Card(), name=name, heads=model.heads, parameters=parameters, seal=seal
         )
         (beside / "README.md").write_text(text, encoding="utf-8")
-        _put_in_place(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _check_replaceable(folder: Path) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file; a model is saved as a folder")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in _OUR_FILES)
-    if others:
-        raise CheckpointError(
-            f"{folder} holds {others[0]}, which is no part of a model; save to another folder"
-        )
 
 
 def _write_files(
@@ -299,21 +269,3 @@ def _write_files(
 
 def _write_json(content: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _put_in_place(beside: Path, folder: Path) -> None:
-    """Flush every file of `beside` to disk, then let the folder take `folder`'s name."""
-    for path in beside.iterdir():
-        path.chmod(0o644)  # safetensors makes its files private, and mkdtemp the folder
-        flush(path)
-    beside.chmod(0o755)
-    flush(beside)
-    if folder.exists():
-        # A folder cannot be renamed onto one with content, so the old one steps aside first.
-        old = beside.with_name(f"{beside.name}-old")
-        folder.rename(old)
-        beside.rename(folder)
-        shutil.rmtree(old)
-    else:
-        beside.rename(folder)
-    flush(folder.parent)

@@ -1,22 +1,42 @@
-"""Where a model folder lies, and its small files: configuration and head settings."""
+"""Where a model folder lies, its small files, and how a new one takes an old one's place."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from dupmae.errors import CheckpointError, UsageError
+from dupmae.files import flush
 from dupmae.heads import HeadSettings
 
 FORMAT_VERSION = 1
 """Of dupmae.json and heads.safetensors."""
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
+GRAPH_FILE = "model.onnx"
+"""What `onnx_export.py` adds to a model folder; nothing here reads it."""
 _HUB_FILES = ("*.json", "model.safetensors", "heads.safetensors", "pytorch_model.bin", "pooler.pt")
+
+_OUR_FILES = {
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "dupmae.json",
+    "heads.safetensors",
+    "README.md",
+    GRAPH_FILE,
+}
+"""What a model folder may hold that is replaced."""
 
 
 def first_line(error: Exception) -> str:
@@ -106,3 +126,52 @@ def read_settings(folder: Path) -> tuple[str, HeadSettings | None]:
         return str(content.get("name", "")), HeadSettings(**saved)
     except (UsageError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write a model to, which then takes the place of `folder`.
+
+    If the block fails, `folder` stays as it was. Its parents are made.
+
+    Raises:
+        CheckpointError: `folder` holds something else than a model of ours.
+    """
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield beside
+        _put_in_place(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; a model is saved as a folder")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _OUR_FILES)
+    if others:
+        raise CheckpointError(
+            f"{folder} holds {others[0]}, which is no part of a model; save to another folder"
+        )
+
+
+def _put_in_place(beside: Path, folder: Path) -> None:
+    """Flush every file of `beside` to disk, then let the folder take `folder`'s name."""
+    for path in beside.iterdir():
+        path.chmod(0o644)  # safetensors makes its files private, and mkdtemp the folder
+        flush(path)
+    beside.chmod(0o755)
+    flush(beside)
+    if folder.exists():
+        # A folder cannot be renamed onto one with content, so the old one steps aside first.
+        old = beside.with_name(f"{beside.name}-old")
+        folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old)
+    else:
+        beside.rename(folder)
+    flush(folder.parent)

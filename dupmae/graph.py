@@ -1,8 +1,8 @@
-"""The network as two ONNX graphs: a BERT body with [CLS]'s heads, and the maximum over tokens.
+"""The network as ONNX graphs: a BERT body with [CLS]'s heads, and the maximum over tokens.
 
 They are `model.py` in ONNX Runtime's fused operators, made anew of a stored model whenever that is
 loaded. Left out: the tokens' embeddings, which come in (`runtime.py`), and the term weights, which
-are made of what goes out (`encoder.py`).
+are made of what goes out (`encoder.py`). A graph for others is whole (`whole_graph.py`).
 
 Shapes: B texts, L tokens, D hidden, H attention heads of d = D / H, P dense dimensions, N terms of
 a text, V vocabulary, C of its terms at a time, T = B · L.
@@ -47,17 +47,16 @@ def build_reader(body: BodyShape, heads: HeadSettings, weights: Weights) -> Grap
         weights: all of the model's.
     """
     graph = Graph()
-    network = _Network(graph, body, weights)
-    states_BLD = graph.input("embedded", "float32", ["B", "L", body.hidden_size])
+    layers = Layers(graph, body, weights)
+    embedded_BLD = graph.input("embedded", "float32", ["B", "L", body.hidden_size])
     lengths_B = graph.input("lengths", "int32", ["B"])
-    states_BLD = network.body(states_BLD, lengths_B)
-    cls_BD = network.first(states_BLD)
+    padding_B1L = None
     if heads.cls_attention:
         padding_B1L = graph.input("padding", "float32", ["B", 1, "L"])
-        cls_BD = network.cls_attention(cls_BD, states_BLD, padding_B1L)
-    graph.output("dense", network.product(cls_BD, "cls_projection"))
-    graph.output("log_gain", network.product(cls_BD, "query_log_gain"))
-    graph.output("states", network.transform(states_BLD))
+    cls_BD, states_BLD = layers.read(embedded_BLD, lengths_B, padding_B1L)
+    graph.output("dense", layers.product(cls_BD, "cls_projection"))
+    graph.output("log_gain", layers.product(cls_BD, "query_log_gain"))
+    graph.output("states", states_BLD)
     return graph
 
 
@@ -78,15 +77,16 @@ def build_pool(head_VD: NDArray[Any], *, given: bool) -> Graph:
     states_BLD = graph.input("states", "float32", ["B", "L", head_VD.shape[1]])
     silent_BL1 = graph.input("silent", "float32", ["B", "L", 1])
     if given:
-        wanted_BND = graph.look_up(head_VD, graph.input("wanted", "int64", ["B", "N"]))
+        wanted = graph.input("wanted", "int64", ["B", "N"])
+        wanted_BND = graph.look_up(graph.table(head_VD), wanted)
         logits_BLN = graph.add("FusedMatMul", [states_BLD, wanted_BND], {"transB": 1}, domain=FUSED)
-        graph.output("logits", _maximum(graph, logits_BLN, silent_BL1))
+        graph.output("logits", maximum(graph, logits_BLN, silent_BL1))
     else:
         graph.output("logits", _pool_vocabulary(graph, states_BLD, silent_BL1, head_VD))
     return graph
 
 
-def _maximum(graph: Graph, logits_BLN: str, silent_BL1: str) -> str:
+def maximum(graph: Graph, logits_BLN: str, silent_BL1: str) -> str:
     """Add the maximum over the tokens that vote."""
     voting_BLN = graph.add("Add", [logits_BLN, silent_BL1])
     return graph.add("ReduceMax", [voting_BLN], {"axes": [1], "keepdims": 0})
@@ -97,11 +97,11 @@ def _pool_vocabulary(graph: Graph, states_BLD: str, silent_BL1: str, head_VD: ND
     chunks = []
     for start in range(0, len(head_VD), TERMS_AT_ONCE):
         head_DC = graph.weight(head_VD[start : start + TERMS_AT_ONCE].T)
-        chunks.append(_maximum(graph, graph.add("MatMul", [states_BLD, head_DC]), silent_BL1))
+        chunks.append(maximum(graph, graph.add("MatMul", [states_BLD, head_DC]), silent_BL1))
     return graph.add("Concat", chunks, {"axis": 1})
 
 
-class _Network:
+class Layers:
     """Adds the parts of a network to a graph; each returns the name of its result."""
 
     def __init__(self, graph: Graph, shape: BodyShape, weights: Weights) -> None:
@@ -160,6 +160,17 @@ class _Network:
         weight_io = self.graph.weight(self.weights[f"{sublayer}.dense.weight"].T)
         sums_TD = self.graph.add("Gemm", [inner_TD, weight_io, before_TD])
         return self.norm(f"{sublayer}.LayerNorm", sums_TD, surplus)
+
+    def read(self, embedded_BLD: str, lengths_B: str, padding_B1L: str | None) -> tuple[str, str]:
+        """Add all up to the heads: the state of [CLS] (B, D), and all states (B, L, D) transformed.
+
+        Padding is for [CLS]'s attention; None where a model has none.
+        """
+        states_BLD = self.body(embedded_BLD, lengths_B)
+        cls_BD = self.first(states_BLD)
+        if padding_B1L is not None:
+            cls_BD = self.cls_attention(cls_BD, states_BLD, padding_B1L)
+        return cls_BD, self.transform(states_BLD)
 
     def body(self, embedded_BLD: str, lengths_B: str) -> str:
         """Normalise the embeddings, and add all layers."""

@@ -1,8 +1,8 @@
 """ONNX graphs as bytes: as much of the format as the encoder's graph needs.
 
 An ONNX file is one protobuf message. Its encoding is this short, and the `onnx` package, which
-writes it too, would take longer to import than a query to answer. Weights are not written: they are
-named, and given to the runtime as the arrays that they are.
+writes it too, would take longer to import than a query to answer. Weights are named, and given to
+the runtime as the arrays that they are; in a graph for others they are part of the bytes.
 
 Numbers of fields and types: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dupmae.errors import UsageError
 from dupmae.types import Int64
 
 IR_VERSION = 8
@@ -24,6 +25,8 @@ OPSETS = {"": 17, "com.microsoft": 1}
 
 _DTYPES = {"float32": 1, "int32": 6, "int64": 7, "float16": 10}
 _EXTERNAL = 1
+MOST_BYTES = 2**31 - 1
+"""Of a protobuf message."""
 
 
 class Graph:
@@ -31,7 +34,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.weights: dict[str, NDArray[Any]] = {}
-        """What the runtime must be given beside the bytes."""
+        """What the runtime must be given beside the bytes, unless they are embedded."""
         self._nodes: list[bytes] = []
         self._constants: list[bytes] = []
         self._inputs: list[bytes] = []
@@ -44,23 +47,22 @@ class Graph:
 
     def weight(self, values: NDArray[Any]) -> str:
         """Add constants that are handed over in memory, as float32; return their name."""
-        return self._handed_over(np.ascontiguousarray(values, dtype=np.float32))
+        return self.table(np.ascontiguousarray(values, dtype=np.float32))
 
-    def look_up(self, table: NDArray[Any], rows: str) -> str:
-        """Add rows of a table that is handed over as it is, float16 or float32, as float32."""
-        name = self.add("Gather", [self._handed_over(np.ascontiguousarray(table)), rows])
-        return (
-            name
-            if table.dtype == np.float32
-            else self.add("Cast", [name], {"to": _DTYPES["float32"]})
-        )
-
-    def _handed_over(self, values: NDArray[Any]) -> str:
+    def table(self, values: NDArray[Any]) -> str:
+        """Add constants that are handed over as they are, float16 or float32; return their name."""
         name = f"weight{len(self.weights)}"
-        self.weights[name] = values
-        external = _field(13, _field(1, "location") + _field(2, "memory")) + _field(14, _EXTERNAL)
-        self._constants.append(_tensor_header(name, self.weights[name]) + external)
+        self.weights[name] = np.ascontiguousarray(values)
         return name
+
+    def look_up(self, table: str, rows: str) -> str:
+        """Add rows of a table, as float32."""
+        name = self.add("Gather", [table, rows])
+        return name if self.weights[table].dtype == np.float32 else self.cast(name, "float32")
+
+    def cast(self, values: str, dtype: str) -> str:
+        """Add values of another type."""
+        return self.add("Cast", [values], {"to": _DTYPES[dtype]})
 
     def constant(self, values: Int64) -> str:
         """Add a few whole numbers that are part of the bytes; return their name."""
@@ -84,14 +86,32 @@ class Graph:
         self._nodes.append(node + _field(7, domain))
         return name
 
-    def output(self, name: str, result: str) -> None:
-        """Declare a float32 result of any shape as an output."""
-        self._nodes.append(_field(1, result) + _field(2, name) + _field(4, "Identity"))
-        self._outputs.append(_value(name, "float32", None))
+    def output(self, name: str, result: str, shape: Sequence[int | str] | None = None) -> None:
+        """Declare a float32 result as an output.
 
-    def serialize(self) -> bytes:
-        """Return the whole as an ONNX model."""
-        parts = {1: self._nodes, 5: self._constants, 11: self._inputs, 12: self._outputs}
+        ONNX Runtime needs no shape, but ONNX does.
+        """
+        self._nodes.append(_field(1, result) + _field(2, name) + _field(4, "Identity"))
+        self._outputs.append(_value(name, "float32", shape))
+
+    def serialize(self, *, embedded: bool = False) -> bytes:
+        """Return the whole as an ONNX model.
+
+        Args:
+            embedded: make the weights part of it.
+
+        Raises:
+            UsageError: that is more than the format can hold.
+        """
+        given = sum(values.nbytes for values in self.weights.values())
+        if embedded and given > MOST_BYTES:
+            raise UsageError(
+                f"an ONNX file holds at most {MOST_BYTES} bytes, found {given} of weights; "
+                "the model is too large for one"
+            )
+        weights = [_weight(*weight, embedded=embedded) for weight in self.weights.items()]
+        constants = [*self._constants, *weights]
+        parts = {1: self._nodes, 5: constants, 11: self._inputs, 12: self._outputs}
         graph = b"".join(_field(number, each) for number, all_ in parts.items() for each in all_)
         opsets = b"".join(
             _field(8, _field(1, domain) + _field(2, version)) for domain, version in OPSETS.items()
@@ -143,3 +163,10 @@ def _value(name: str, dtype: str, shape: Sequence[int | str] | None) -> bytes:
 def _tensor_header(name: str, values: NDArray[Any]) -> bytes:
     shape = b"".join(_field(1, size) for size in values.shape)
     return shape + _field(2, _DTYPES[values.dtype.name]) + _field(8, name)
+
+
+def _weight(name: str, values: NDArray[Any], *, embedded: bool) -> bytes:
+    header = _tensor_header(name, values)
+    if embedded:
+        return header + _field(9, values.tobytes())
+    return header + _field(13, _field(1, "location") + _field(2, "memory")) + _field(14, _EXTERNAL)

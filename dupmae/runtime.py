@@ -6,7 +6,7 @@ Left out: tokens before it (`base_encoder.py`), term weights after it (`reader.p
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,10 @@ class GraphNetwork:
         self._attends = heads.cls_attention
         self._words_VD = weights["lm.bert.embeddings.word_embeddings.weight"]
         """As stored, often in float16: only what a batch looks up becomes float32."""
-        self._reader = _Session(build_reader(model.body, heads, weights))
-        self._pool_given = _Session(build_pool(self._words_VD, given=True))
+        self._reader = Session.of(build_reader(model.body, heads, weights))
+        self._pool_given = Session.of(build_pool(self._words_VD, given=True))
         if heads.expansion and neighbours_VK is None:
-            self._pool_all = _Session(build_pool(self._words_VD[: self._terms.size], given=False))
+            self._pool_all = Session.of(build_pool(self._words_VD[: self._terms.size], given=False))
         places_LD = weights["lm.bert.embeddings.position_embeddings.weight"].astype(np.float32)
         self._places_LD = places_LD + weights["lm.bert.embeddings.token_type_embeddings.weight"][0]
         self._log_gain = float(weights["query_log_gain.bias"][0])
@@ -79,21 +79,32 @@ class GraphNetwork:
         return self._terms.readings(batch, dense_BP, log_gain_B, logits)
 
 
-class _Session:
+class Session:
     """A graph that ONNX Runtime has loaded."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, model: str | bytes, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Load a graph.
+
+        Args:
+            model: a file's path, or its content.
+            weights: what the graph leaves to be given.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # it keeps a plan for each of thousands of shapes
         options.log_severity_level = 3
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in graph.weights.values()]
-        options.add_external_initializers(list(graph.weights), values)
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in weights.values()]
+        options.add_external_initializers(list(weights), values)
         # Weights are not copied: they must live as long as the session.
-        self._weights = (graph.weights, values)
+        self._weights = (weights, values)
         self._session = onnxruntime.InferenceSession(
-            graph.serialize(), options, providers=["CPUExecutionProvider"]
+            model, options, providers=["CPUExecutionProvider"]
         )
+
+    @classmethod
+    def of(cls, graph: Graph) -> Session:
+        """Load a graph that was just made."""
+        return cls(graph.serialize(), graph.weights)
 
     def run(self, inputs: dict[str, Any], *outputs: str) -> list[Any]:
         """Return the named outputs."""

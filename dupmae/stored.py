@@ -113,7 +113,8 @@ def read_model(source: Path | str) -> StoredModel:
 
 def _needs_torch(folder: Path, why: str) -> TorchNeededError:
     return TorchNeededError(
-        f"{folder} can only be run by torch, since {why}; pip install 'dupmae[train]' brings it"
+        f"{folder} can only be run by torch, since {why}; pip install 'dupmae[train]' brings it, "
+        "and `export --onnx` then makes a folder that needs none"
     )
 
 

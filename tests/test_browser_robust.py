@@ -147,15 +147,14 @@ def test_it_waits_for_a_server_that_is_gone_or_busy(tab: Tab) -> None:
     page.route("**/search", lambda route: route.abort())
     page.keyboard.type(QUERY)
     expect(page.get_by_role("heading", name="The server does not answer")).to_be_visible()
-    page.unroute("**/search")
     busy = {"error": {"code": "busy", "message": "too much to do"}}
-    page.route(
+    page.route(  # the last route goes first, and stays until what it leads to was seen
         "**/search",
         lambda route: route.fulfill(status=503, json=busy, headers={"Retry-After": "1"}),
-        times=1,
     )
     page.get_by_role("button", name="Try now").click()
     expect(page.get_by_role("heading", name="The server is busy")).to_be_visible()
+    page.unroute("**/search")
     expect(page.locator("#answer .hit")).to_have_count(10)
     expect(page.locator("#notice")).to_be_empty()
 

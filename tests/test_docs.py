@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -20,6 +21,7 @@ from dupmae.encoder import Encoder
 from dupmae.engine import SearchEngine, Weights, build_index
 from dupmae.engine.fusion import Stores, fuse
 from dupmae.eval.demo import demo_documents
+from dupmae.onnx_export import export_onnx
 from dupmae.types import Document, Encoded, SparseVectors
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -175,3 +177,16 @@ def test_the_examples_of_the_retrievers_run(
     with closing_engines(monkeypatch):
         exec(compile(code, "integrations.md", "exec"), {})
     assert capsys.readouterr().out.startswith("bone")
+
+
+def test_the_example_of_an_exported_graph_runs(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_onnx(model, tmp_path / "model-onnx")
+    monkeypatch.chdir(tmp_path)
+    (code,) = (found for found in blocks("encoding.md", "python") if "InferenceSession" in found)
+    found: dict[str, Any] = {}
+    exec(compile(code, "encoding.md", "exec"), found)
+    assert [len(found[name]) for name in ("dense", "log_gain", "sparse")] == [2, 2, 2]
+    dense = Encoder.load("model-onnx").encode_documents(["a text"]).dense
+    assert found["dense"][:1] == pytest.approx(dense, abs=1e-5)

@@ -55,12 +55,13 @@ def test_a_body_of_another_activation_means_what_torch_means(tmp_path):
 def test_the_vocabulary_is_held_once_and_again_only_to_expand(tmp_path, monkeypatch):
     opened = []
 
-    class Spy(runtime._Session):
-        def __init__(self, graph: Graph) -> None:
-            super().__init__(graph)
+    class Spy(runtime.Session):
+        @classmethod
+        def of(cls, graph: Graph) -> runtime.Session:
             opened.append(graph)
+            return super().of(graph)
 
-    monkeypatch.setattr(runtime, "_Session", Spy)
+    monkeypatch.setattr(runtime, "Session", Spy)
     for expansion in (0.0, 0.5):
         opened.clear()
         stored = loaded(tmp_path, tiny_model(expansion=expansion))._reader.network._words_VD

@@ -70,7 +70,9 @@ def test_an_operator_of_another_domain_is_found_there():
 def test_rows_of_a_table_become_float32_and_the_table_is_not_copied(dtype):
     table = np.arange(12, dtype=dtype).reshape(4, 3) / 3
     graph = Graph()
-    graph.output("result", graph.look_up(table, graph.input("rows", "int64", ["B", "N"])))
+    graph.output(
+        "result", graph.look_up(graph.table(table), graph.input("rows", "int64", ["B", "N"]))
+    )
     assert next(iter(graph.weights.values())) is table
     rows = np.array([[3, 0], [1, 1]])
     result = run(graph, {"rows": rows})

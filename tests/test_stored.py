@@ -121,7 +121,7 @@ def test_what_only_torch_can_run_is_refused_with_the_reason_and_the_cure(saved, 
         read_model(saved)
     message = str(caught.value)
     assert f"{saved} can only be run by torch, since {reason}" in message
-    assert message.endswith("pip install 'dupmae[train]' brings it")
+    assert "; pip install 'dupmae[train]' brings it, and `export --onnx` then makes" in message
     assert "\n" not in message
 
 

@@ -67,6 +67,7 @@ def test_a_corpus_is_indexed_searched_and_explained(
         ("train", ["pretrain"]),
         ("train", ["finetune"]),
         ("train", ["adapt", "corpus.jsonl"]),
+        ("train", ["export", "model", "--onnx"]),
         ("eval", ["eval", "--beir", "demo"]),
         ("serve", ["serve"]),
         ("mcp", ["mcp"]),
@@ -81,7 +82,8 @@ def test_a_command_says_in_one_line_what_to_install(
             result = CliRunner().invoke(main, command)
         assert result.exit_code == 2
         (line,) = result.stderr.splitlines()
-        assert line.startswith(f"Error: {command[0]} needs {missing}, not installed; pip install ")
+        assert line.startswith(f"Error: {command[0]} ")
+        assert f" needs {missing}, not installed; pip install " in line
         assert f"'dupmae[{extra}]'" in line
 
 

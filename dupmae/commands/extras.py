@@ -10,7 +10,7 @@ EXTRAS = {
     "eval": (("bm25s", "ir_measures", "scipy", "Stemmer"), "eval"),
     "train": (
         ("scipy", "torch", "transformers"),
-        "pretrain, finetune, adapt and model folders of others",
+        "pretrain, finetune, adapt, export --onnx and model folders of others",
     ),
     "serve": (("fastapi", "prometheus_client", "uvicorn"), "serve"),
     "mcp": (("mcp",), "mcp"),
