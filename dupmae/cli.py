@@ -22,6 +22,7 @@ from dupmae.commands.evaluate import eval_command
 from dupmae.commands.explain import explain
 from dupmae.commands.export import export
 from dupmae.commands.index import index
+from dupmae.commands.interrupts import careful_interrupts
 from dupmae.commands.maintain import compact, delete, info, restore, snapshot, verify
 from dupmae.commands.mcp import mcp
 from dupmae.commands.search import search
@@ -35,7 +36,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with careful_interrupts():
+                return super().invoke(ctx)
         except DupMAEError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
