@@ -2,7 +2,7 @@
 
 A text's vectors do not depend on the texts beside it, on their order, on padding or on the number
 of threads, up to the rounding of float32 sums: 1e-5 on dense values and term weights is tested,
-3e-5 on those of queries, which are larger. (A term whose weight lies within that of the last one
+5e-5 on those of queries, which are larger. (A term whose weight lies within that of the last one
 kept may be kept in one batch and cut in another.) `torch_encoder.py` gives the same vectors within
 1e-5 (dense) and 1e-4 (term weights).
 

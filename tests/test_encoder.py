@@ -165,8 +165,8 @@ def test_vectors_do_not_depend_on_the_batch_or_its_order(
         monkeypatch.setattr(encoder_module, name, budget)
     monkeypatch.setattr(torch_encoder, "CPU_BATCH_TOKENS", budget)
     encoder = tiny_encoder(**settings)
-    # A query's weights are about 20 here, so they are rounded more coarsely.
-    tested = {encoder.encode_documents: TOLERANCE, encoder.encode_queries: 3 * TOLERANCE}
+    # A query's weights are above 20 here, so they are rounded more coarsely.
+    tested = {encoder.encode_documents: TOLERANCE, encoder.encode_queries: 5 * TOLERANCE}
     for (encode, tolerance), before in zip(tested.items(), usual, strict=True):
         assert_same(before, encode(TEXTS), tolerance)
         backwards = encode(TEXTS[::-1])
