@@ -9,6 +9,8 @@ The plain loop is what a reader of the paper would write: padded batches of 32, 
 whole vocabulary for every token, their maximum. sentence-transformers has a model for dense and one
 for sparse vectors, so texts are read twice, here by the same weights
 (`dupmae.integrations.sentence_transformers`), in torch, which is what runs such models.
+
+`--bfloat16` adds torch in that precision, for processors that have it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from dupmae.checkpoint import LoadedModel, load_model
 from dupmae.encoder import Encoder
 from dupmae.eval import demo_documents
 from dupmae.folder import shipped_model
+from dupmae.hardware import describe_cpu
 from dupmae.integrations.sentence_transformers import dense_view, sparse_view
 from dupmae.torch_encoder import TorchEncoder
 
@@ -86,11 +89,13 @@ def measure(
 @click.command()
 @click.option("--documents", default=32, show_default=True, help="Texts of 200 tokens a round.")
 @click.option("--rounds", default=5, show_default=True)
+@click.option("--bfloat16", is_flag=True, help="Measure torch in bfloat16 too.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(documents: int, rounds: int, out: Path) -> None:
+def main(documents: int, rounds: int, bfloat16: bool, out: Path) -> None:
     """Measure documents of 200 tokens together, and queries of 12 tokens one by one."""
     torch.set_num_threads(1)
     encoder, with_torch = Encoder.load(threads=1), TorchEncoder.load(threads=1)
+    half = TorchEncoder.load(threads=1, precision="bfloat16") if bfloat16 else None
     loaded, views = load_model(shipped_model()), (dense_view(), sparse_view())
     long, (query,) = texts(encoder, DOCUMENT, documents), texts(encoder, QUERY, 1)
     report = {
@@ -102,10 +107,12 @@ def main(documents: int, rounds: int, out: Path) -> None:
             "torch": torch.__version__,
             "sentence-transformers": version("sentence-transformers"),
         },
+        "processor": describe_cpu(),
         "documents_a_second": measure(
             {
                 "onnxruntime": encoder.encode_documents,
                 "torch": with_torch.encode_documents,
+                **({"torch, bfloat16": half.encode_documents} if half else {}),
                 "sentence-transformers, twice": lambda some: [
                     view.encode_document(some, show_progress_bar=False) for view in views
                 ],
@@ -118,6 +125,7 @@ def main(documents: int, rounds: int, out: Path) -> None:
             {
                 "onnxruntime": encoder.encode_queries,
                 "torch": with_torch.encode_queries,
+                **({"torch, bfloat16": half.encode_queries} if half else {}),
                 "sentence-transformers, twice": lambda some: [
                     view.encode_query(some, show_progress_bar=False) for view in views
                 ],

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ from dupmae.folder import shipped_model
 from dupmae.hardware import describe_cpu, processors
 from dupmae.heads import HeadSettings, check_servable
 from dupmae.reader import Reader
+from dupmae.readings import Network
 from dupmae.runtime import RUNTIME, GraphNetwork
+from dupmae.short import ShortNetwork, reads_short
 from dupmae.stored import StoredModel, read_model
 from dupmae.term_weights import TermWeights
 from dupmae.types import CorpusStatistics, Encoded
@@ -58,8 +61,13 @@ class Encoder(BaseEncoder):
             np.maximum(weights["query_term_weight"].astype(np.float32), 0),
             None if idf_V is None else idf_V.astype(np.float32),
         )
+        make_graphs = partial(GraphNetwork, model, heads)
+        self._is_compiled = reads_short(model)
+        network: Network = (
+            ShortNetwork(model, heads, make_graphs) if self._is_compiled else make_graphs()
+        )
         self._reader = Reader(
-            GraphNetwork(model, heads),
+            network,
             term_weights,
             BATCH_TOKENS,
             QUERY_BATCH_TOKENS,
@@ -101,7 +109,8 @@ class Encoder(BaseEncoder):
     @property
     def runtime(self) -> str:
         """What runs the model: the library's version, the precision, the processor."""
-        return f"{RUNTIME} float32 on {describe_cpu()}"
+        compiled = ", short texts compiled," if self._is_compiled else ""
+        return f"{RUNTIME} float32{compiled} on {describe_cpu()}"
 
     def encode_tokenised(self, ids: Sequence[Sequence[int]]) -> Encoded:
         """Do the second half: encode what `tokenise_documents` returned, in its order."""

@@ -20,9 +20,10 @@ import onnxruntime
 from dupmae.graph import MASKED, build_pool, build_reader
 from dupmae.heads import HeadSettings
 from dupmae.onnx_format import Graph
-from dupmae.readings import Reading, Terms
+from dupmae.readings import Reading
 from dupmae.stored import StoredModel
 from dupmae.types import Float32
+from dupmae.vocabulary import Embeddings, terms_of
 
 RUNTIME = f"onnxruntime {onnxruntime.__version__}"
 
@@ -35,22 +36,14 @@ class GraphNetwork:
 
     def __init__(self, model: StoredModel, heads: HeadSettings) -> None:
         weights = model.weights
-        neighbours_VK = weights.get("term_neighbours")
-        self._terms = Terms(
-            model.tokenizer.get_vocab_size(),
-            model.special_ids,
-            weights["lm.cls.predictions.bias"].astype(np.float32),
-            neighbours_VK,
-        )
+        self._terms = terms_of(model)
+        self._embeddings = Embeddings.of(weights)
         self._attends = heads.cls_attention
-        self._words_VD = weights["lm.bert.embeddings.word_embeddings.weight"]
-        """As stored, often in float16: only what a batch looks up becomes float32."""
         self._reader = Session.of(build_reader(model.body, heads, weights))
-        self._pool_given = Session.of(build_pool(self._words_VD, given=True))
-        if heads.expansion and neighbours_VK is None:
-            self._pool_all = Session.of(build_pool(self._words_VD[: self._terms.size], given=False))
-        places_LD = weights["lm.bert.embeddings.position_embeddings.weight"].astype(np.float32)
-        self._places_LD = places_LD + weights["lm.bert.embeddings.token_type_embeddings.weight"][0]
+        words_VD = self._embeddings.words_VD
+        self._pool_given = Session.of(build_pool(words_VD, given=True))
+        if heads.expansion and "term_neighbours" not in weights:
+            self._pool_all = Session.of(build_pool(words_VD[: self._terms.size], given=False))
         self._log_gain = float(weights["query_log_gain.bias"][0])
 
     def read(self, ids: Sequence[Sequence[int]], *, expands: bool = False) -> list[Reading]:
@@ -62,8 +55,8 @@ class GraphNetwork:
         tokens_BL[~padding_BL] = batch.tokens_T
         silent_BL = np.ones_like(padding_BL)
         silent_BL[~padding_BL] = ~batch.votes_T
-        inputs = {
-            "embedded": self._words_VD[tokens_BL] + self._places_LD[:longest],
+        inputs: dict[str, NDArray[Any]] = {
+            "embedded": self._embeddings.sum(tokens_BL),
             "lengths": batch.lengths_B,
         }
         if self._attends:

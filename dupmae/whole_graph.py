@@ -15,6 +15,8 @@ from dupmae.graph import FUSED, MASKED, TERMS_AT_ONCE, Layers, Weights, maximum
 from dupmae.heads import HeadSettings
 from dupmae.onnx_format import Graph
 from dupmae.stored import BodyShape
+from dupmae.types import Float32
+from dupmae.vocabulary import Embeddings
 
 
 def build_whole(
@@ -37,7 +39,8 @@ def build_whole(
     """
     graph = Graph()
     layers = Layers(graph, body, weights)
-    words_VD = graph.table(weights["lm.bert.embeddings.word_embeddings.weight"])
+    embeddings = Embeddings.of(weights)
+    words_VD = graph.table(embeddings.words_VD)
     tokens_BL = graph.input("input_ids", "int64", ["B", "L"])
     mask_BL = graph.input("attention_mask", "int64", ["B", "L"])
     lengths_B = graph.add("ReduceSum", [mask_BL, _places(graph, 1)], {"keepdims": 0})
@@ -45,7 +48,7 @@ def build_whole(
     padding_B1L = None
     if heads.cls_attention:
         padding_B1L = graph.add("Transpose", [padding_BL1], {"perm": [0, 2, 1]})
-    embedded_BLD = _embed(graph, weights, words_VD, tokens_BL)
+    embedded_BLD = _embed(graph, words_VD, embeddings.places_LD, tokens_BL)
     cls_BD, states_BLD = layers.read(embedded_BLD, graph.cast(lengths_B, "int32"), padding_B1L)
     dense_BP = layers.product(cls_BD, "cls_projection")
     if heads.normalize:
@@ -63,10 +66,8 @@ def build_whole(
     return graph
 
 
-def _embed(graph: Graph, weights: Weights, words_VD: str, tokens_BL: str) -> str:
-    """Add the sum of each token's three embeddings (B, L, D)."""
-    places_LD = weights["lm.bert.embeddings.position_embeddings.weight"].astype(np.float32)
-    places_LD = places_LD + weights["lm.bert.embeddings.token_type_embeddings.weight"][0]
+def _embed(graph: Graph, words_VD: str, places_LD: Float32, tokens_BL: str) -> str:
+    """Add the sum of each token's embeddings (B, L, D)."""
     length = graph.add(
         "Slice", [graph.add("Shape", [tokens_BL]), _places(graph, 1), _places(graph, 2)]
     )

@@ -26,6 +26,8 @@ CANARY_TEXTS = (
     "Does vitamin D supplementation reduce the risk of hip fractures in older adults?",
 )
 """Encoded as queries; short, so that looking at them takes milliseconds."""
+_TIMES = 8
+"""How often they stand in a batch for which an encoder may have another way than for a few."""
 TOLERANCE = 1e-3
 """Of the length of a vector, how far it may be off. Of dupmae-mini ONNX Runtime and torch differ by
 1e-6 at most; weights that are rounded to bfloat16 make 4e-3 to 8e-3."""
@@ -89,12 +91,16 @@ def check_canaries(folder: Path, canaries: Canaries | None, encoder: TextEncoder
 
 
 def drifts(canaries: Canaries, encoder: TextEncoder) -> Iterator[float]:
-    """Yield how far each vector of the canaries is from what an encoder makes of their texts."""
-    found = encoder.encode_queries([canary.text for canary in canaries.texts])
-    for canary, dense, sparse in zip(canaries.texts, found.dense, found.sparse, strict=True):
-        known = canary.vectors()
-        yield _distance(known.dense[0], dense)
-        yield _distance(*_aligned(known.sparse.row(0), sparse))
+    """Yield how far each vector of the canaries is from what an encoder makes of their texts.
+
+    They are encoded alone and in a larger batch.
+    """
+    for canary_texts in (canaries.texts, canaries.texts * _TIMES):
+        found = encoder.encode_queries([canary.text for canary in canary_texts])
+        for canary, dense, sparse in zip(canary_texts, found.dense, found.sparse, strict=True):
+            known = canary.vectors()
+            yield _distance(known.dense[0], dense)
+            yield _distance(*_aligned(known.sparse.row(0), sparse))
 
 
 def _distance(known: NDArray[Any], found: NDArray[Any]) -> float:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,12 @@ def assert_same(one: Encoded, other: Encoded, tolerance: float = TOLERANCE) -> N
         assert bag == pytest.approx(other_bag, rel=0, abs=tolerance)
 
 
+def near(expected: dict[int, float]) -> Any:
+    """Allow for rounding, which the norm of few and light terms magnifies in a whole row."""
+    largest = max(expected.values(), default=0.0)
+    return pytest.approx(expected, rel=1e-4, abs=max(TOLERANCE, 2e-6 * largest))
+
+
 def assert_parity(one: Encoded, other: Encoded) -> None:
     """Assert that two runtimes mean the same: equal terms, and values within rounding."""
     np.testing.assert_array_equal(one.sparse.indptr, other.sparse.indptr)
@@ -99,8 +106,7 @@ def test_vectors_equal_a_slow_loop_over_single_texts(tiny_encoder, settings, as_
     for dense, bag, text in zip(encoded.dense, bags(encoded), TEXTS, strict=True):
         expected_dense, expected_bag = slow_encode(model, text, as_query=as_query)
         np.testing.assert_allclose(dense, expected_dense, rtol=0, atol=TOLERANCE)
-        # The norm of few and light terms magnifies the rounding of their logits.
-        assert bag == pytest.approx(expected_bag, rel=1e-4, abs=TOLERANCE)
+        assert bag == near(expected_bag)
 
 
 def corpus(documents: int = 5000, seed: int = 0) -> CorpusStatistics:
@@ -127,7 +133,7 @@ def test_queries_for_a_corpus_equal_a_slow_loop_over_single_texts(tiny_encoder, 
     np.testing.assert_array_equal(encoded.dense, anywhere.dense)
     for bag, text in zip(bags(encoded), TEXTS, strict=True):
         _, expected = slow_encode(model, text, as_query=True, corpus=statistics)
-        assert bag == pytest.approx(expected, rel=1e-4, abs=TOLERANCE)
+        assert bag == near(expected)
     changed = sum(a != b for a, b in zip(bags(encoded), bags(anywhere), strict=True))
     assert changed > len(TEXTS) / 2
 

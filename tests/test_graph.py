@@ -64,7 +64,9 @@ def test_the_vocabulary_is_held_once_and_again_only_to_expand(tmp_path, monkeypa
     monkeypatch.setattr(runtime, "Session", Spy)
     for expansion in (0.0, 0.5):
         opened.clear()
-        stored = loaded(tmp_path, tiny_model(expansion=expansion))._reader.network._words_VD
+        stored = loaded(
+            tmp_path, tiny_model(expansion=expansion)
+        )._reader.network._embeddings.words_VD
         weights = [weight for graph in opened for weight in graph.weights.values()]
         large = [weight for weight in weights if len(VOCABULARY) in weight.shape]
         copies = [weight for weight in large if weight is not stored]
