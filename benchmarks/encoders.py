@@ -1,4 +1,4 @@
-"""How fast the shipped model encodes: ONNX Runtime, torch, sentence-transformers, a plain loop.
+"""How fast the shipped model encodes, beside torch, sentence-transformers and a plain loop.
 
     OMP_NUM_THREADS=1 python benchmarks/encoders.py --out benchmarks/encoders.json
 
@@ -110,9 +110,9 @@ def main(documents: int, rounds: int, bfloat16: bool, out: Path) -> None:
         "processor": describe_cpu(),
         "documents_a_second": measure(
             {
-                "onnxruntime": encoder.encode_documents,
-                "torch": with_torch.encode_documents,
-                **({"torch, bfloat16": half.encode_documents} if half else {}),
+                "Encoder": encoder.encode_documents,
+                "TorchEncoder": with_torch.encode_documents,
+                **({"TorchEncoder, bfloat16": half.encode_documents} if half else {}),
                 "sentence-transformers, twice": lambda some: [
                     view.encode_document(some, show_progress_bar=False) for view in views
                 ],
@@ -123,9 +123,9 @@ def main(documents: int, rounds: int, bfloat16: bool, out: Path) -> None:
         ),
         "queries_a_second": measure(
             {
-                "onnxruntime": encoder.encode_queries,
-                "torch": with_torch.encode_queries,
-                **({"torch, bfloat16": half.encode_queries} if half else {}),
+                "Encoder": encoder.encode_queries,
+                "TorchEncoder": with_torch.encode_queries,
+                **({"TorchEncoder, bfloat16": half.encode_queries} if half else {}),
                 "sentence-transformers, twice": lambda some: [
                     view.encode_query(some, show_progress_bar=False) for view in views
                 ],
