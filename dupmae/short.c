@@ -100,6 +100,39 @@ void product(const float *x, int64_t rows, int64_t inputs, const uint16_t *weigh
     (supported() == 2 ? product16 : product8)(x, rows, inputs, weights, bias, y, outputs);
 }
 
+/* The largest product of each wanted word with any of the rows, four rows at a time. */
+#define POOL(NAME, TARGET, VECTOR, LANES, WIDEN)                                                   \
+    TARGET void NAME(const float *x, int64_t rows, int64_t size, const uint16_t *words,            \
+                     const int64_t *wanted, int64_t count, float *maxima) {                        \
+        for (int64_t n = 0; n < count; n++) {                                                      \
+            const uint16_t *word = words + wanted[n] * size;                                       \
+            maxima[n] = -INFINITY;                                                                 \
+            for (int64_t r = 0; r < rows; r += 4) {                                                \
+                const float *row[4];                                                               \
+                VECTOR sums[4] = {{0}};                                                            \
+                for (int i = 0; i < 4; i++) row[i] = x + (r + i < rows ? r + i : r) * size;        \
+                for (int64_t k = 0; k < size; k += LANES) {                                        \
+                    VECTOR part = WIDEN(word + k);                                                 \
+                    UNROLL for (int i = 0; i < 4; i++)                                             \
+                        sums[i] += *(const VECTOR *)(row[i] + k) * part;                           \
+                }                                                                                  \
+                for (int i = 0; i < 4; i++) {                                                      \
+                    float sum = 0;                                                                 \
+                    for (int lane = 0; lane < LANES; lane++) sum += sums[i][lane];                 \
+                    if (sum > maxima[n]) maxima[n] = sum;                                          \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+POOL(pool16, WITH_512, lanes16, 16, widen16)
+POOL(pool8, WITH_256, lanes8, 8, widen8)
+
+void pool(const float *x, int64_t rows, int64_t size, const uint16_t *words, const int64_t *wanted,
+          int64_t count, float *maxima) {
+    (supported() == 2 ? pool16 : pool8)(x, rows, size, words, wanted, count, maxima);
+}
+
 /* GELU by a quotient of polynomials for erf, fitted to 4e-7 up to 4, where erf is 1. */
 BEST_OF_CPU
 void gelu(float *x, int64_t count) {
@@ -180,8 +213,4 @@ void attend(const float *restrict qkv, int64_t rows, int64_t heads, int64_t size
 
 int supported(void) { return 0; }
 
-#endif
-
-#ifdef _WIN32 /* its linker wants what a module of Python has */
-void *PyInit__short(void) { return 0; }
 #endif

@@ -4,7 +4,8 @@ A query of a dozen tokens takes as long as the model's weights take to come from
 are stored in float16 they are read as that, which is half the bytes, and no product is rounded
 otherwise: sums are in float32, as everywhere. `short.c` is compiled when the package is installed,
 if there is a C compiler for x86-64; without it, and for longer texts, for which weights come once
-for many tokens, ONNX Runtime does all of it (`runtime.py`).
+for many tokens, ONNX Runtime does all of it (`runtime.py`). NumPy's products are not used, for they
+may run in several threads.
 
 Shapes: T tokens of a text, D hidden, H attention heads of d = D / H, N wanted terms.
 """
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from dupmae.heads import HeadSettings
 from dupmae.readings import Network, Reading
 from dupmae.stored import StoredModel
-from dupmae.types import Float32
+from dupmae.types import Float32, Int64
 from dupmae.vocabulary import Embeddings, terms_of
 
 MOST_TOKENS = 48
@@ -50,7 +51,8 @@ def _load() -> ctypes.CDLL | None:
         *(pointer, pointer, number, number, pointer, pointer, ctypes.c_float)
     ]
     library.attend.argtypes = [pointer, number, number, number, pointer, pointer, pointer]
-    for name in ("product", "gelu", "add_and_normalise", "attend"):
+    library.pool.argtypes = [pointer, number, number, pointer, pointer, number, pointer]
+    for name in ("product", "gelu", "add_and_normalise", "attend", "pool"):
         getattr(library, name).restype = None
     return library
 
@@ -95,9 +97,7 @@ class ShortNetwork:
         if heads.cls_attention:
             self._cls_query = _Product.of(weights, "cls_attention.query")
             self._cls_reads = _Product.of(weights, "cls_attention.key", "cls_attention.value")
-        self._projection_PD = weights["cls_projection.weight"].astype(np.float32)
-        self._gain_1D = weights["query_log_gain.weight"].astype(np.float32)
-        self._gain = float(weights["query_log_gain.bias"][0])
+        self._speak = _Product.of(weights, "cls_projection", "query_log_gain")
 
     def read(self, ids: Sequence[Sequence[int]], *, expands: bool = False) -> list[Reading]:
         """Read one batch; `Network.read` says what the arguments are."""
@@ -108,19 +108,19 @@ class ShortNetwork:
             return self._other().read(ids, expands=expands)
         wanted_BN = batch.padded_terms()
         logits_BN = np.zeros(wanted_BN.shape, dtype=np.float32)
-        cls_BD = np.zeros((len(ids), self._projection_PD.shape[1]), dtype=np.float32)
+        spoken = []
         ends = np.cumsum(batch.lengths_B)
-        for place, (end, length) in enumerate(zip(ends, batch.lengths_B, strict=True)):
-            tokens_T = batch.tokens_T[end - length : end]
-            states_TD = self._body(self._embeddings.sum(tokens_T))
-            cls_BD[place] = self._cls_state(states_TD)
-            votes_T = batch.votes_T[end - length : end]
-            if votes_T.any():
+        for end, length, wanted_N, logits_N in zip(
+            ends, batch.lengths_B, wanted_BN, logits_BN, strict=True
+        ):
+            own = slice(end - length, end)
+            states_TD = self._body(self._embeddings.sum(batch.tokens_T[own]))
+            spoken.append(self._speak(self._cls_state(states_TD)))
+            if (votes_T := batch.votes_T[own]).any():
                 voting_TD = self._transformed(states_TD)[votes_T]
-                words_ND = self._embeddings.words_VD[wanted_BN[place]].astype(np.float32)
-                logits_BN[place] = (words_ND @ voting_TD.T).max(axis=1)
-        log_gain_B = (cls_BD @ self._gain_1D.T)[:, 0].astype(np.float64) + self._gain
-        return self._terms.readings(batch, cls_BD @ self._projection_PD.T, log_gain_B, logits_BN)
+                _pool(voting_TD, self._embeddings.words_VD, wanted_N, logits_N)
+        dense_and_gain = np.concatenate(spoken)
+        return self._terms.readings(batch, dense_and_gain[:, :-1], dense_and_gain[:, -1], logits_BN)
 
     def _other(self) -> Network:
         with self._making:
@@ -147,26 +147,25 @@ class ShortNetwork:
         return states_TD
 
     def _cls_state(self, states_TD: Float32) -> Float32:
-        """Return the state of [CLS] (D,), which with its own attention reads all once more."""
+        """Return the state of [CLS] (1, D), which with its own attention reads all once more."""
         if self._cls_query is None or self._cls_reads is None:
-            first_D: Float32 = states_TD[0]
-            return first_D
+            first_1D: Float32 = states_TD[:1]
+            return first_1D
         shape = len(states_TD), 2, self._heads, -1
         asked_Hd = self._cls_query(states_TD[:1]).reshape(self._heads, -1)
         keys_THd, values_THd = self._cls_reads(states_TD).reshape(shape).swapaxes(0, 1)
         scores_TH = (keys_THd * asked_Hd).sum(axis=2) / np.sqrt(np.float32(asked_Hd.shape[1]))
         shares_TH = np.exp(scores_TH - scores_TH.max(axis=0))
         shares_TH /= shares_TH.sum(axis=0)
-        read_D: Float32 = (values_THd * shares_TH[:, :, None]).sum(axis=0).reshape(-1)
-        return read_D
+        read_1D: Float32 = (values_THd * shares_TH[:, :, None]).sum(axis=0).reshape(1, -1)
+        return read_1D
 
 
 def reads_short(model: StoredModel) -> bool:
     """Return whether a model can be read by `ShortNetwork` on this machine."""
     shape = model.body
-    in_16_bits = all(
-        values.dtype == np.float16 for name, values in model.weights.items() if "layer." in name
-    )
+    numbers = (values for values in model.weights.values() if values.dtype.kind == "f")
+    in_16_bits = all(values.dtype == np.float16 for values in numbers)
     fits = shape.hidden_size % _PANEL == shape.intermediate_size % _PANEL == 0
     return _COMPILED is not None and in_16_bits and fits
 
@@ -176,9 +175,10 @@ class _Product:
 
     def __init__(self, weight_IO: NDArray[Any], bias_O: NDArray[Any]) -> None:
         inputs, self._outputs = weight_IO.shape
-        panels = weight_IO.reshape(inputs, -1, _PANEL).swapaxes(0, 1)
+        more = -self._outputs % _PANEL  # columns of zeros
+        panels = np.pad(weight_IO, ((0, 0), (0, more))).reshape(inputs, -1, _PANEL).swapaxes(0, 1)
         self._weights = np.ascontiguousarray(panels, dtype=np.float16)
-        self._bias = np.ascontiguousarray(bias_O, dtype=np.float32)
+        self._bias = np.pad(bias_O, (0, more)).astype(np.float32)
         self._places = _pointer(self._weights), _pointer(self._bias)
 
     @classmethod
@@ -194,12 +194,12 @@ class _Product:
     def __call__(self, inputs_TI: Float32) -> Float32:
         """Return (T, outputs)."""
         assert _COMPILED is not None
-        outputs_TO = np.empty((len(inputs_TI), self._outputs), dtype=np.float32)
+        outputs_TO = np.empty((len(inputs_TI), len(self._bias)), dtype=np.float32)
         _COMPILED.product(
             *(_pointer(inputs_TI), *inputs_TI.shape, *self._places),
-            *(_pointer(outputs_TO), self._outputs),
+            *(_pointer(outputs_TO), len(self._bias)),
         )
-        return outputs_TO
+        return outputs_TO[:, : self._outputs]
 
 
 class _Norm:
@@ -245,6 +245,15 @@ def _attend(asks_T3D: Float32, heads: int) -> Float32:
         *(_pointer(keys), _pointer(shares), _pointer(read_TD)),
     )
     return read_TD
+
+
+def _pool(states_TD: Float32, words_VD: NDArray[Any], wanted_N: Int64, maxima_N: Float32) -> None:
+    """Write the largest product of each wanted word with any of the states."""
+    assert _COMPILED is not None
+    _COMPILED.pool(
+        *(_pointer(states_TD), *states_TD.shape, _pointer(words_VD)),
+        *(_pointer(wanted_N), len(wanted_N), _pointer(maxima_N)),
+    )
 
 
 def _gelu(states: Float32) -> None:

@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +146,13 @@ def test_without_the_compiled_part_or_float16_the_graphs_do_all(
     stored: Callable[..., StoredModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_model(tiny_model(), tiny_tokenizer(), tmp_path / "whole", name="tiny")
-    assert not reads_short(read_model(tmp_path / "whole"))
+    whole = read_model(tmp_path / "whole")
+    assert not reads_short(whole)
+    half = stored()
+    for name, values in half.weights.items():
+        mixed = dict(half.weights) | {name: values.astype(np.float32)}
+        assert not reads_short(replace(half, weights=mixed)), name
     assert isinstance(Encoder.load(tmp_path / "whole")._reader.network, GraphNetwork)
-    stored()
     monkeypatch.setattr(short, "_COMPILED", None)
     encoder = Encoder.load(tmp_path / "half")
     assert isinstance(encoder._reader.network, GraphNetwork)
@@ -178,6 +183,26 @@ def test_products_are_right_for_any_number_of_rows(product: str, rows: int) -> N
     call(*map(short._pointer, (given,)), rows, 40, *layer._places, short._pointer(found), 96)
     expected = given.astype(np.float64) @ weight.astype(np.float64) + bias
     np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@compiled
+@pytest.mark.parametrize("pool", ["pool", "pool8", "pool16"])
+@pytest.mark.parametrize("rows", [1, 4, 11])
+def test_maxima_are_over_all_rows_and_no_others(pool: str, rows: int) -> None:
+    if pool == "pool16" and short._COMPILED.supported() < 2:
+        pytest.skip("this processor has no AVX-512")
+    drawn = np.random.default_rng(rows)
+    states = drawn.normal(-5, 1, size=(rows, 48)).astype(np.float32)
+    words = np.abs(drawn.normal(size=(9, 48))).astype(np.float16)  # so that no product is above 0
+    wanted, maxima = np.array([8, 0, 3, 3]), np.full(4, np.nan, dtype=np.float32)
+    call = getattr(short._COMPILED, pool)
+    call.argtypes, call.restype = short._COMPILED.pool.argtypes, None
+    places = map(short._pointer, (states, words, wanted, maxima))
+    (at_states, at_words, at_wanted, at_maxima) = places
+    call(at_states, rows, 48, at_words, at_wanted, 4, at_maxima)
+    expected = (states.astype(np.float64) @ words[wanted].astype(np.float64).T).max(axis=0)
+    assert expected.max() < 0
+    np.testing.assert_allclose(maxima, expected, rtol=1e-6)
 
 
 @compiled
