@@ -1,6 +1,7 @@
 """Token ids → what the network says of each text: the graphs of `graph.py`, run by ONNX Runtime.
 
-Left out: tokens before it (`base_encoder.py`), term weights after it (`reader.py`).
+Left out: tokens before it (`base_encoder.py`), term weights after it (`reader.py`), and, where that
+is compiled, a few short texts (`short.py`).
 """
 
 from __future__ import annotations

@@ -75,6 +75,18 @@ def test_each_check_is_one_line_with_its_advice() -> None:
     assert "not installed (no_such_module); for Lucene: pip install 'dupmae[lucene]'" in line
 
 
+def test_what_was_not_compiled_is_named_with_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks()["compiled"]["found"] in (
+        "the loops of searches and the reading of short texts",
+        "not the loops of searches and not the reading of short texts",  # no compiler here
+    )
+    monkeypatch.setitem(doctor_module.COMPILED, "dupmae.no_such_module", "a loop")
+    monkeypatch.setitem(doctor_module.COMPILED, "dupmae.nor_this", "another")
+    found = checks()["compiled"]
+    assert found["found"].endswith("not a loop and not another")
+    assert found["hint"].startswith("install a C compiler, then dupmae again")
+
+
 def test_an_index_is_opened_and_named(tmp_path: Path) -> None:
     build_index([Document("a", "whale")], Sees(), tmp_path / "dupmae.index")
     found = checks()["index"]["found"]

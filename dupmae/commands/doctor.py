@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "faiss-cpu", "tantivy", "lark")
 """Whose versions matter to answers and their speed."""
+COMPILED = {
+    "dupmae.indexes._kernels": "the loops of searches",
+    "dupmae._short": "the reading of short texts",
+}
+"""Modules that are made where a C compiler is, and what they are for."""
 LEAST_SPACE = 1 << 30
 """Bytes free below which an index of some size may not fit, and a large one cannot be merged."""
 
@@ -72,6 +78,7 @@ def _findings(index_folder: Path, model: str | None) -> Iterator[Finding]:
     yield _system()
     yield Finding("processor", f"{os.cpu_count()} threads, {describe_cpu()}")
     yield from map(_package, PACKAGES)
+    yield _compiled()
     encoder = None
     try:
         encoder = load_encoder(model)
@@ -101,6 +108,17 @@ def _package(name: str) -> Finding:
         return Finding(name, version(name))
     except PackageNotFoundError:
         return Finding(name, "is missing", cure=f"install it: pip install {name}")
+
+
+def _compiled() -> Finding:
+    missing = [what for module, what in COMPILED.items() if find_spec(module) is None]
+    if missing:
+        return Finding(
+            "compiled",
+            f"not {' and not '.join(missing)}",
+            hint="install a C compiler, then dupmae again, and it is faster",
+        )
+    return Finding("compiled", " and ".join(COMPILED.values()))
 
 
 def _model(encoder: AnyEncoder, named: str | None) -> Finding:
