@@ -71,10 +71,11 @@ def test_two_processes_fine_tune_as_one_with_all_their_rows(
     for file in ("model.safetensors", "heads.safetensors"):
         one, two = (load_file(run / "model" / file) for run in runs)
         for tensor_name, tensor in one.items():
-            # Adam turns rounding of gradients that are truly 0 into steps of the learning rate.
+            # Adam turns rounding of gradients that are truly 0 into steps of the learning rate, and
+            # of those that are nearly 0 into parts of one.
             if not tensor_name.endswith("attention.self.key.bias"):
                 found = two[tensor_name]
-                torch.testing.assert_close(found, tensor, rtol=0, atol=1e-5, msg=tensor_name)
+                torch.testing.assert_close(found, tensor, rtol=0, atol=5e-5, msg=tensor_name)
     for one_line, two_line in zip(*map(log, runs), strict=True):
         assert two_line == pytest.approx(one_line, rel=1e-3, abs=1e-4)
 
