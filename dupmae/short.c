@@ -20,8 +20,8 @@ enum {
     AHEAD = 2048, /* weights that are on their way while others are multiplied */
 };
 
-typedef float lanes16 __attribute__((vector_size(64), aligned(4)));
-typedef float lanes8 __attribute__((vector_size(32), aligned(4)));
+typedef float lanes16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float lanes8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 int supported(void) {
     if (__builtin_cpu_supports("avx512f")) return 2;
