@@ -128,7 +128,7 @@ def test_a_model_in_half_precision_keeps_its_seal(tmp_path: Path) -> None:
     assert done.seal == Encoder.load(tmp_path / "half").seal
 
 
-@pytest.mark.parametrize("wrong", ["dense", "terms", "gain", "folder"])
+@pytest.mark.parametrize("wrong", ["dense", "terms", "gain", "not a number", "folder"])
 def test_what_is_not_torchs_is_not_left_there(
     wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,8 +140,10 @@ def test_what_is_not_torchs_is_not_left_there(
             "dense": "cls_projection.weight",
             "terms": "lm.cls.predictions.bias",
             "gain": "query_log_gain.bias",
+            "not a number": "query_log_gain.bias",
         }[wrong]
-        other = dict(weights) | {name: weights[name] * np.float32(1.001)}
+        factor = np.float32("nan" if wrong == "not a number" else 1.001)
+        other = dict(weights) | {name: weights[name] * factor}
         return build_whole(body, heads, other, is_term_V)
 
     build_whole = onnx_export.build_whole
