@@ -1,6 +1,6 @@
 /* The layers of a network for a dozen tokens. short.py says what each function means. Such a text
- * takes as long as its weights take to come from memory, so these are read as they are stored, in
- * 16 bits, once for all of its tokens. Plain C without Python: ctypes calls it. */
+ * takes as long as the weights take to come from memory, so these are read as they are stored, in
+ * 16 bits, once for all tokens. Plain C without Python: ctypes calls it. */
 
 #include <math.h>
 #include <stddef.h>

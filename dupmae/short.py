@@ -7,7 +7,8 @@ if there is a C compiler for x86-64; without it, and for longer texts, for which
 for many tokens, ONNX Runtime does all of it (`runtime.py`). NumPy's products are not used, for they
 may run in several threads.
 
-Shapes: T tokens of a text, D hidden, H attention heads of d = D / H, N wanted terms.
+Shapes: B texts, T tokens of a text or of all, D hidden, H attention heads of d = D / H, N wanted
+terms of a text.
 """
 
 from __future__ import annotations
@@ -106,21 +107,21 @@ class ShortNetwork:
         batch = self._terms.batch(ids, expands=expands)
         if batch.wanted is None:  # the whole vocabulary
             return self._other().read(ids, expands=expands)
+        ends = np.cumsum(batch.lengths_B)
+        texts = [
+            slice(end - length, end) for end, length in zip(ends, batch.lengths_B, strict=True)
+        ]
+        summed = [self._embeddings.sum(batch.tokens_T[text]) for text in texts]
+        states_TD = self._body(np.concatenate(summed), texts)
+        cls_BD = np.concatenate([self._cls_state(states_TD[text]) for text in texts])
+        spoken = self._speak(cls_BD)
+        voices_TD = self._transformed(states_TD)
         wanted_BN = batch.padded_terms()
         logits_BN = np.zeros(wanted_BN.shape, dtype=np.float32)
-        spoken = []
-        ends = np.cumsum(batch.lengths_B)
-        for end, length, wanted_N, logits_N in zip(
-            ends, batch.lengths_B, wanted_BN, logits_BN, strict=True
-        ):
-            own = slice(end - length, end)
-            states_TD = self._body(self._embeddings.sum(batch.tokens_T[own]))
-            spoken.append(self._speak(self._cls_state(states_TD)))
-            if (votes_T := batch.votes_T[own]).any():
-                voting_TD = self._transformed(states_TD)[votes_T]
-                _pool(voting_TD, self._embeddings.words_VD, wanted_N, logits_N)
-        dense_and_gain = np.concatenate(spoken)
-        return self._terms.readings(batch, dense_and_gain[:, :-1], dense_and_gain[:, -1], logits_BN)
+        for text, wanted_N, logits_N in zip(texts, wanted_BN, logits_BN, strict=True):
+            if (votes_T := batch.votes_T[text]).any():
+                _pool(voices_TD[text][votes_T], self._embeddings.words_VD, wanted_N, logits_N)
+        return self._terms.readings(batch, spoken[:, :-1], spoken[:, -1], logits_BN)
 
     def _other(self) -> Network:
         with self._making:
@@ -128,12 +129,13 @@ class ShortNetwork:
                 self._made, self._make_other = self._make_other(), None
         return self._made
 
-    def _body(self, states_TD: Float32) -> Float32:
-        """Return the last states of a text; the embeddings are overwritten."""
+    def _body(self, states_TD: Float32, texts: Sequence[slice]) -> Float32:
+        """Return the last states of texts below one another; the embeddings are overwritten."""
         self._first_norm(states_TD)
         for layer in self._layers:
-            read_TD = _attend(layer.asks(states_TD), self._heads)
-            layer.read_norm(states_TD, layer.read(read_TD))
+            asks_T3D = layer.asks(states_TD)
+            read_TD = [_attend(asks_T3D[text], self._heads) for text in texts]
+            layer.read_norm(states_TD, layer.read(np.concatenate(read_TD)))
             wide_TI = layer.wide(states_TD)
             self._activate(wide_TI)
             layer.norm(states_TD, layer.narrow(wide_TI))
