@@ -11,7 +11,6 @@ a text, V vocabulary, C of its terms at a time, T = B · L.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from dupmae.heads import HeadSettings
 from dupmae.onnx_format import Graph
-from dupmae.stored import BodyShape
+from dupmae.stored import BodyShape, Weights
 from dupmae.types import Float64
 
 FUSED = "com.microsoft"
@@ -28,8 +27,6 @@ MASKED = -1e9
 """Added to what no softmax and no maximum shall pick."""
 TERMS_AT_ONCE = 1024
 """C, where all terms are wanted: a batch of 1,024 tokens has 4 MiB of logits at a time."""
-
-Weights = Mapping[str, NDArray[Any]]
 
 
 def build_reader(body: BodyShape, heads: HeadSettings, weights: Weights) -> Graph:

@@ -8,7 +8,8 @@ vocabulary, so that no language is taken for granted.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from dupmae.card import Card
 from dupmae.checkpoint import LoadedModel, load_model
 from dupmae.encoder import Encoder
 from dupmae.errors import CheckpointError, UsageError
-from dupmae.folder import GRAPH_FILE, find_folder, read_settings, replacing_folder
-from dupmae.heads import HeadSettings
+from dupmae.folder import GRAPH_FILE, replacing_folder
 from dupmae.model import activate
 from dupmae.runtime import Session
 from dupmae.stored import HIDDEN_ACTS, read_model
 from dupmae.tokens import Tokens
 from dupmae.torch_encoder import TorchEncoder
 from dupmae.types import Float32, SparseVectors
+from dupmae.vocabulary import terms_of
 from dupmae.whole_graph import build_whole
 
 TOLERANCE = 1e-4
@@ -36,8 +37,8 @@ TEXTS = 16
 _AT_ONCE = 2
 """Texts in a batch, one of them padded; the plain definition holds all their logits."""
 
-Pair = tuple[NDArray[Any], NDArray[Any]]
-"""What was found, and what torch says."""
+Compared = tuple[str, NDArray[Any], NDArray[Any]]
+"""Whether it is dense or sparse, what was found, and what torch says."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def export_onnx(source: Path | str, folder: Path) -> Exported:
             torch's vectors; then `folder` stays as it was.
         UsageError: the model cannot be served, or not without torch, or `folder` is its own.
     """
-    place = find_folder(source)
-    if folder.resolve() == place.resolve():
+    place = Path(source)
+    if place.is_dir() and folder.resolve() == place.resolve():
         raise UsageError(f"{folder} is the model itself; export to another folder")
     loaded = load_model(source)
     encoder = TorchEncoder(loaded.model, loaded.tokenizer, loaded.name)
@@ -73,18 +74,16 @@ def export_onnx(source: Path | str, folder: Path) -> Exported:
     seal = encoder.seal
     with replacing_folder(folder) as beside:
         encoder.save(beside, card=Card(f"{loaded.name}, exported.", license="", language=()))
-        if read_settings(place)[1] is not None and (place / "README.md").is_file():
+        if all((place / name).is_file() for name in ("dupmae.json", "README.md")):
             shutil.copyfile(place / "README.md", beside / "README.md")
         stored = read_model(beside)
-        is_term_V = np.arange(stored.body.vocab_size) < encoder.vocabulary_size
-        is_term_V[list(stored.special_ids)] = False
-        graph = build_whole(stored.body, stored.heads, stored.weights, is_term_V)
-        (beside / GRAPH_FILE).write_bytes(graph.serialize(embedded=True))
-        texts = _draw_texts(loaded, np.flatnonzero(is_term_V))
-        pairs = _of_graph(beside / GRAPH_FILE, loaded, texts)
-        for kind, more in _of_folder(beside, loaded, texts).items():
-            pairs[kind] += more
-        dense, sparse = (_difference(pairs[kind]) for kind in ("dense", "sparse"))
+        (beside / GRAPH_FILE).write_bytes(build_whole(stored).serialize(embedded=True))
+        texts = _draw_texts(loaded, np.flatnonzero(terms_of(stored).is_term_V))
+        off = {"dense": 0.0, "sparse": 0.0}
+        for compare in (_of_graph, _of_folder):
+            for kind, found, expected in compare(beside, loaded, texts):
+                off[kind] = np.maximum(off[kind], _difference(found, expected))  # NaN stays
+        dense, sparse = map(float, off.values())
         if not (dense <= TOLERANCE and sparse <= TOLERANCE):  # true of NaN
             raise CheckpointError(
                 f"{source} would give other vectors than by torch: dense values are off by up to "
@@ -114,10 +113,9 @@ def _draw_texts(loaded: LoadedModel, terms: NDArray[np.int64]) -> list[str]:
     return [str(loaded.tokenizer.decode(drawn.choice(terms, length))) for length in lengths]
 
 
-def _of_graph(path: Path, loaded: LoadedModel, texts: list[str]) -> dict[str, list[Pair]]:
+def _of_graph(folder: Path, loaded: LoadedModel, texts: list[str]) -> Iterator[Compared]:
     """Run the graph and the plain definition of the model on texts."""
-    session = Session(str(path), {})
-    pairs: dict[str, list[Pair]] = {"dense": [], "sparse": []}
+    session = Session(str(folder / GRAPH_FILE), {})
     tokens = Tokens(loaded.tokenizer)
     ids = tokens.ids(texts, loaded.model.heads.max_document_length)
     for start in range(0, len(ids), _AT_ONCE):
@@ -125,9 +123,9 @@ def _of_graph(path: Path, loaded: LoadedModel, texts: list[str]) -> dict[str, li
         inputs = {"input_ids": input_ids_BL.numpy(), "attention_mask": mask_BL.numpy()}
         dense_BP, sparse_BV, log_gain_B1 = session.run(inputs, "dense", "sparse", "log_gain")
         expected = _by_definition(loaded, tokens, input_ids_BL, mask_BL)
-        pairs["dense"].append((dense_BP, expected[0]))
-        pairs["sparse"] += [(sparse_BV, expected[1]), (log_gain_B1, expected[2])]
-    return pairs
+        yield "dense", dense_BP, expected[0]
+        yield "sparse", sparse_BV, expected[1]
+        yield "sparse", log_gain_B1, expected[2]
 
 
 @torch.inference_mode()
@@ -146,29 +144,22 @@ def _by_definition(
     return tuple(each.numpy() for each in found)
 
 
-def _of_folder(folder: Path, loaded: LoadedModel, texts: list[str]) -> dict[str, list[Pair]]:
+def _of_folder(folder: Path, loaded: LoadedModel, texts: list[str]) -> Iterator[Compared]:
     """Encode texts as documents and as queries by the folder and by torch, nothing cut off.
 
-    A cut could fall between two terms that weigh the same but for rounding.
+    A cut could fall between two terms that weigh the same but for rounding. The model's settings
+    stay without cuts.
     """
-    size = loaded.model.lm.config.vocab_size
-    heads = loaded.model.heads
-    loaded.model.heads = _uncut(heads, size)
-    one = TorchEncoder(loaded.model, loaded.tokenizer, loaded.name)
-    other = Encoder.load(folder, settings=vars(loaded.model.heads))
-    loaded.model.heads = heads
-    pairs: dict[str, list[Pair]] = {"dense": [], "sparse": []}
-    for expected, found in (
-        (one.encode_documents(texts), other.encode_documents(texts)),
-        (one.encode_queries(texts), other.encode_queries(texts)),
+    model, size = loaded.model, loaded.model.lm.config.vocab_size
+    model.heads = replace(model.heads, k_document=size, k_query=size, k_expansion=size)
+    by_torch = TorchEncoder(model, loaded.tokenizer, loaded.name)
+    encoder = Encoder.load(folder, settings=asdict(model.heads))
+    for found, expected in (
+        (encoder.encode_documents(texts), by_torch.encode_documents(texts)),
+        (encoder.encode_queries(texts), by_torch.encode_queries(texts)),
     ):
-        pairs["dense"].append((found.dense, expected.dense))
-        pairs["sparse"].append((_filled(found.sparse, size), _filled(expected.sparse, size)))
-    return pairs
-
-
-def _uncut(heads: HeadSettings, size: int) -> HeadSettings:
-    return replace(heads, k_document=size, k_query=size, k_expansion=size)
+        yield "dense", found.dense, expected.dense
+        yield "sparse", _filled(found.sparse, size), _filled(expected.sparse, size)
 
 
 def _filled(vectors: SparseVectors, size: int) -> Float32:
@@ -179,10 +170,6 @@ def _filled(vectors: SparseVectors, size: int) -> Float32:
     return filled
 
 
-def _difference(pairs: list[Pair]) -> float:
+def _difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
     """Return the largest difference, as `TOLERANCE` measures it; NaN if there is one anywhere."""
-    differences = [
-        np.abs(found - expected).max() / max(1.0, np.abs(expected).max())
-        for found, expected in pairs
-    ]
-    return float(np.max(differences))
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))

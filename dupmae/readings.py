@@ -90,14 +90,15 @@ class Terms:
         self.size = size
         self._bias_V = head_bias_V
         self._neighbours_VK = neighbours_VK
-        self._is_term_V = np.arange(len(head_bias_V)) < size
-        self._is_term_V[list(special_ids)] = False
+        self.is_term_V = np.arange(len(head_bias_V)) < size
+        """Which ids vote, and are voted for."""
+        self.is_term_V[list(special_ids)] = False
 
     def batch(self, ids: Sequence[Sequence[int]], *, expands: bool) -> Batch:
         """Gather texts; the arguments are those of `Network.read`."""
         lengths_B = np.array([len(text) for text in ids], dtype=np.int32)
         tokens_T = np.concatenate([np.asarray(text, np.int64) for text in ids])
-        votes_T = self._is_term_V[tokens_T]
+        votes_T = self.is_term_V[tokens_T]
         ends = np.cumsum(lengths_B)[:-1]
         own = [
             np.unique(tokens[votes], return_counts=True)
@@ -142,7 +143,7 @@ class Terms:
             counts_V = np.zeros(self.size, dtype=np.int64)
             counts_V[own[0]] = own[1]
             # Every activation makes 0 of the rest: most of the vocabulary ends here.
-            terms = np.flatnonzero((logits_V > 0) & self._is_term_V[: self.size])
+            terms = np.flatnonzero((logits_V > 0) & self.is_term_V[: self.size])
             found.append((terms, logits_V[terms], counts_V[terms]))
         return found
 
@@ -152,8 +153,8 @@ class Terms:
             return None
         wanted = []
         for own_N in own:
-            wanted_V = np.zeros_like(self._is_term_V)
+            wanted_V = np.zeros_like(self.is_term_V)
             wanted_V[own_N] = True
             wanted_V[self._neighbours_VK[own_N]] = True
-            wanted.append(np.flatnonzero(wanted_V & self._is_term_V))
+            wanted.append(np.flatnonzero(wanted_V & self.is_term_V))
         return wanted

@@ -7,7 +7,7 @@ is compiled, a few short texts (`short.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from dupmae.graph import MASKED, build_pool, build_reader
 from dupmae.heads import HeadSettings
 from dupmae.onnx_format import Graph
 from dupmae.readings import Reading
-from dupmae.stored import StoredModel
+from dupmae.stored import StoredModel, Weights
 from dupmae.types import Float32
 from dupmae.vocabulary import Embeddings, terms_of
 
@@ -76,7 +76,7 @@ class GraphNetwork:
 class Session:
     """A graph that ONNX Runtime has loaded."""
 
-    def __init__(self, model: str | bytes, weights: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, model: str | bytes, weights: Weights) -> None:
         """Load a graph.
 
         Args:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ctypes
 import sysconfig
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from dupmae.heads import HeadSettings
 from dupmae.readings import Network, Reading
-from dupmae.stored import StoredModel
+from dupmae.stored import StoredModel, Weights
 from dupmae.types import Float32, Int64
 from dupmae.vocabulary import Embeddings, terms_of
 
@@ -33,8 +33,6 @@ MOST_TOKENS = 48
 """Of all texts together; for more, ONNX Runtime is as fast."""
 _PANEL = 32
 """Columns of weights that lie together; `short.c` knows it too."""
-
-Weights = Mapping[str, NDArray[Any]]
 
 
 def _load() -> ctypes.CDLL | None:
@@ -58,7 +56,8 @@ def _load() -> ctypes.CDLL | None:
     return library
 
 
-_COMPILED = _load()
+_COMPILED: Any = _load()
+"""None where it cannot be used."""
 
 
 def _pointer(array: NDArray[Any]) -> int:
@@ -86,6 +85,7 @@ class ShortNetwork:
         self._making = threading.Lock()
         self._terms = terms_of(model)
         self._embeddings = Embeddings.of(weights)
+        self._by_any_term = "term_neighbours" not in weights  # of the vocabulary
         self._heads = shape.num_attention_heads
         layers = [f"lm.bert.encoder.layer.{number}" for number in range(shape.num_hidden_layers)]
         self._first_norm = _Norm(weights, "lm.bert.embeddings", shape.layer_norm_eps)
@@ -102,11 +102,9 @@ class ShortNetwork:
 
     def read(self, ids: Sequence[Sequence[int]], *, expands: bool = False) -> list[Reading]:
         """Read one batch; `Network.read` says what the arguments are."""
-        if sum(map(len, ids)) > MOST_TOKENS:
+        if sum(map(len, ids)) > MOST_TOKENS or (expands and self._by_any_term):
             return self._other().read(ids, expands=expands)
         batch = self._terms.batch(ids, expands=expands)
-        if batch.wanted is None:  # the whole vocabulary
-            return self._other().read(ids, expands=expands)
         ends = np.cumsum(batch.lengths_B)
         texts = [
             slice(end - length, end) for end, length in zip(ends, batch.lengths_B, strict=True)
@@ -195,7 +193,6 @@ class _Product:
 
     def __call__(self, inputs_TI: Float32) -> Float32:
         """Return (T, outputs)."""
-        assert _COMPILED is not None
         outputs_TO = np.empty((len(inputs_TI), len(self._bias)), dtype=np.float32)
         _COMPILED.product(
             *(_pointer(inputs_TI), *inputs_TI.shape, *self._places),
@@ -216,7 +213,6 @@ class _Norm:
 
     def __call__(self, states_TD: Float32, added_TD: Float32 | None = None) -> None:
         """Add something to states, if given, and normalise them."""
-        assert _COMPILED is not None
         added = None if added_TD is None else _pointer(added_TD)
         _COMPILED.add_and_normalise(
             _pointer(states_TD), added, *states_TD.shape, *self._places, self._epsilon
@@ -238,7 +234,6 @@ class _Layer:
 
 def _attend(asks_T3D: Float32, heads: int) -> Float32:
     """Let all tokens read each other: queries, keys and values (T, 3·D) to what is read (T, D)."""
-    assert _COMPILED is not None
     length, size = len(asks_T3D), asks_T3D.shape[1] // (3 * heads)
     read_TD = np.empty((length, heads * size), dtype=np.float32)
     keys, shares = np.empty((size, length), np.float32), np.empty(length, np.float32)
@@ -251,7 +246,6 @@ def _attend(asks_T3D: Float32, heads: int) -> Float32:
 
 def _pool(states_TD: Float32, words_VD: NDArray[Any], wanted_N: Int64, maxima_N: Float32) -> None:
     """Write the largest product of each wanted word with any of the states."""
-    assert _COMPILED is not None
     _COMPILED.pool(
         *(_pointer(states_TD), *states_TD.shape, _pointer(words_VD)),
         *(_pointer(wanted_N), len(wanted_N), _pointer(maxima_N)),
@@ -259,7 +253,6 @@ def _pool(states_TD: Float32, words_VD: NDArray[Any], wanted_N: Int64, maxima_N:
 
 
 def _gelu(states: Float32) -> None:
-    assert _COMPILED is not None
     _COMPILED.gelu(_pointer(states), states.size)
 
 

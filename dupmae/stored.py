@@ -26,6 +26,10 @@ HIDDEN_ACTS = ("gelu", "relu")
 """Activations inside the body that `graph.py` knows."""
 
 
+Weights = Mapping[str, NDArray[Any]]
+"""A model's weights by their names."""
+
+
 @dataclass(frozen=True)
 class BodyShape:
     """What of config.json a body is built by; the names are its keys."""
@@ -83,7 +87,7 @@ class StoredModel:
     body: BodyShape
     tokenizer: Tokenizer
     special_ids: frozenset[int]
-    weights: Mapping[str, NDArray[Any]]
+    weights: Weights
     """In the order of their names and of the type that they are stored in."""
 
     def seal(self, heads: HeadSettings) -> str:

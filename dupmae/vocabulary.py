@@ -5,7 +5,6 @@ Shapes: V vocabulary, L tokens of a text, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dupmae.readings import Terms
-from dupmae.stored import StoredModel
+from dupmae.stored import StoredModel, Weights
 from dupmae.types import Float32, Int64
 
 
@@ -27,7 +26,7 @@ class Embeddings:
     """Of all positions, with the embedding of a first segment."""
 
     @classmethod
-    def of(cls, weights: Mapping[str, NDArray[Any]]) -> Embeddings:
+    def of(cls, weights: Weights) -> Embeddings:
         """Take them from a model's weights."""
         start = "lm.bert.embeddings."
         places_LD = weights[f"{start}position_embeddings.weight"].astype(np.float32)

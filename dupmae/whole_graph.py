@@ -9,19 +9,15 @@ Shapes: B texts, L tokens, D hidden, P dense dimensions, V vocabulary, C of its 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dupmae.graph import FUSED, MASKED, TERMS_AT_ONCE, Layers, Weights, maximum
-from dupmae.heads import HeadSettings
+from dupmae.graph import FUSED, MASKED, TERMS_AT_ONCE, Layers, maximum
 from dupmae.onnx_format import Graph
-from dupmae.stored import BodyShape
+from dupmae.stored import StoredModel
 from dupmae.types import Float32
-from dupmae.vocabulary import Embeddings
+from dupmae.vocabulary import Embeddings, terms_of
 
 
-def build_whole(
-    body: BodyShape, heads: HeadSettings, weights: Weights, is_term_V: NDArray[np.bool_]
-) -> Graph:
+def build_whole(model: StoredModel) -> Graph:
     """Return the graph of a model from token ids to both vectors.
 
     Inputs: `input_ids` (B, L) int64; `attention_mask` (B, L) int64, 1 and behind that 0 for
@@ -32,13 +28,11 @@ def build_whole(
     query weights and cuts make of `sparse` (`term_weights.py`) is left out.
 
     Args:
-        body: the shape of the body.
-        heads: the settings.
-        weights: all of the model's.
-        is_term_V: which ids vote, and are voted for.
+        model: stored in float32.
     """
-    graph = Graph()
-    layers = Layers(graph, body, weights)
+    graph, heads, weights = Graph(), model.heads, model.weights
+    layers = Layers(graph, model.body, weights)
+    is_term_V = terms_of(model).is_term_V
     embeddings = Embeddings.of(weights)
     words_VD = graph.table(embeddings.words_VD)
     tokens_BL = graph.input("input_ids", "int64", ["B", "L"])
@@ -89,8 +83,6 @@ def _pool(graph: Graph, states_BLD: str, silent_BL1: str, words_VD: str) -> str:
     for start in range(0, size, TERMS_AT_ONCE):
         bounds = _places(graph, start), _places(graph, min(start + TERMS_AT_ONCE, size))
         words_CD = graph.add("Slice", [words_VD, *bounds])
-        if graph.weights[words_VD].dtype != np.float32:
-            words_CD = graph.cast(words_CD, "float32")
         logits_BLC = graph.add("FusedMatMul", [states_BLD, words_CD], {"transB": 1}, domain=FUSED)
         chunks.append(maximum(graph, logits_BLC, silent_BL1))
     return graph.add("Concat", chunks, {"axis": 1})

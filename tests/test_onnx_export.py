@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from dupmae.checkpoint import save_model
 from dupmae.encoder import Encoder
 from dupmae.errors import CheckpointError, UsageError
 from dupmae.onnx_export import export_onnx
+from dupmae.onnx_format import Graph
+from dupmae.stored import StoredModel
 from dupmae.torch_encoder import TorchEncoder
 
 TEXTS = ["ba be bade fifo", "zuzo", " ".join(WORDS[:30])]
@@ -135,7 +138,7 @@ def test_what_is_not_torchs_is_not_left_there(
     source, out = saved(tmp_path / "tiny"), saved(tmp_path / "out", expansion=0.0)
     before = sorted((path.name, path.read_bytes()) for path in out.iterdir())
 
-    def damaged(body: Any, heads: Any, weights: Any, is_term_V: Any) -> Any:
+    def damaged(model: StoredModel) -> Graph:
         name = {
             "dense": "cls_projection.weight",
             "terms": "lm.cls.predictions.bias",
@@ -143,8 +146,8 @@ def test_what_is_not_torchs_is_not_left_there(
             "not a number": "query_log_gain.bias",
         }[wrong]
         factor = np.float32("nan" if wrong == "not a number" else 1.001)
-        other = dict(weights) | {name: weights[name] * factor}
-        return build_whole(body, heads, other, is_term_V)
+        other = dict(model.weights) | {name: model.weights[name] * factor}
+        return build_whole(replace(model, weights=other))
 
     build_whole = onnx_export.build_whole
     if wrong == "folder":

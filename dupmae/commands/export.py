@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from dupmae.commands.extras import require_extra
-from dupmae.commands.options import DEFAULT_INDEX
+from dupmae.commands.options import index_option
 from dupmae.errors import UsageError
 
 
@@ -19,13 +20,11 @@ from dupmae.errors import UsageError
     type=click.Path(path_type=Path),
     help="With --onnx, the folder to write.  [default: MODEL-onnx]",
 )
-@click.option(
-    "--index",
-    "index_folder",
-    type=click.Path(path_type=Path),
-    help=f"The index folder.  [default: {DEFAULT_INDEX}]",
-)
-def export(target: str, onnx: bool, out: Path | None, index_folder: Path | None) -> None:
+@index_option
+@click.pass_context
+def export(
+    context: click.Context, target: str, onnx: bool, out: Path | None, index_folder: Path
+) -> None:
     """Write the index's vectors to OUT, a .safetensors or .npz file, and its documents beside it.
 
     The documents go to OUT with .jsonl as its ending. `index OUT.jsonl --vectors OUT` makes the
@@ -35,7 +34,7 @@ def export(target: str, onnx: bool, out: Path | None, index_folder: Path | None)
     model.onnx in it for other programs. Both are checked to give torch's vectors.
     """
     if onnx:
-        if index_folder is not None:
+        if context.get_parameter_source("index_folder") is not ParameterSource.DEFAULT:
             raise UsageError("--onnx exports a model, of which no --index knows; leave one out")
         _export_model(target, out)
         return
@@ -44,7 +43,7 @@ def export(target: str, onnx: bool, out: Path | None, index_folder: Path | None)
     from dupmae.engine import export_index
 
     file = Path(target)
-    documents = export_index(index_folder or DEFAULT_INDEX, file)
+    documents = export_index(index_folder, file)
     corpus = file.with_suffix(".jsonl")
     click.echo(f"exported {documents:,} documents to {file} and {corpus}", err=True)
 
